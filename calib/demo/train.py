@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 import typer
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
+from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -84,6 +84,7 @@ class Trainer:
 
     @property
     def step(self) -> int:
+        """Optimizer steps done so far."""
         return len(self.losses)
 
     def train_step(self) -> None:
@@ -153,8 +154,6 @@ def sample_grid(model: UNet2DModel, path: Path, *, rows: int = 3, columns: int =
 
 def draw_losses(losses: list[float], path: Path, *, window: int = 100) -> None:
     """Plot the running mean of the loss over ``window`` steps."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
     smooth = np.convolve(losses, np.ones(window) / window, "valid") if len(losses) >= window else np.array(losses)
@@ -186,7 +185,7 @@ def main(
     seed: Annotated[int, typer.Option(help="seed of weights, batches and noise")] = 0,
 ) -> None:
     """Train the demo model on CPU; about two hours on two cores for the default steps."""
-    os.makedirs(out, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(TrainSettings(steps=steps, seed=seed))
     checkpoint = out / "train.pt"
     if checkpoint.exists():
