@@ -1,0 +1,1 @@
+"""From a modulated model and a sampler to an ExecuTorch program."""
