@@ -1,4 +1,4 @@
-"""What can go wrong between a calibrated model and a bundle on a board."""
+"""Every error that ``edge`` raises on purpose, by family; ``boards.errors`` says what an error carries."""
 
 from __future__ import annotations
 
@@ -7,13 +7,43 @@ from typing import ClassVar
 from boards.errors import KitError
 
 
+class UsageError(KitError):
+    """Options that contradict each other or name nothing that exists."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ToolchainError(KitError):
+    """No compiler, no runtime wheel, or source that does not compile."""
+
+    exit_code: ClassVar[int] = 6
+
+
 class LoweringError(KitError):
-    """The model cannot be lowered to a program that the device can run."""
+    """A model that cannot be exported, lowered or expressed with the kit's operators."""
 
     exit_code: ClassVar[int] = 6
 
 
 class BundleError(KitError):
-    """A bundle that is damaged, of another kind, or too large for the board."""
+    """A bundle that is incomplete, damaged, of another format, or too large for its board."""
 
     exit_code: ClassVar[int] = 7
+
+
+class DeviceError(KitError):
+    """The device refused: a hash, the golden self-test, its storage."""
+
+    exit_code: ClassVar[int] = 10
+
+
+class EngineError(KitError):
+    """The engine process died, ran out of memory, or answered with an error."""
+
+    exit_code: ClassVar[int] = 11
+
+
+class JobInputError(KitError):
+    """A job whose input the program cannot take: wrong image size, NaN, a start beyond the last step."""
+
+    exit_code: ClassVar[int] = 12
