@@ -1,0 +1,104 @@
+"""The errors of the bridge, split by blame.
+
+KitError
+  BridgeError            anything below
+    LocalProtocolError   our own caller asked for what the protocol does not allow (9)
+    RemoteProtocolError  the peer sent what the protocol does not allow (9)
+      UnknownMessage     a message type this version does not know (9)
+    PortError            no port, several, taken, not permitted (8)
+    LinkError            the link was there and is lost (9)
+    DeviceRefused        the device understood and said no (10)
+    JobFailed            the job was taken and did not end well (11)
+    JobInputError        the job's input is wrong (12)
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from boards.errors import KitError
+
+
+class BridgeError(KitError):
+    """Anything that the bridge raises on purpose."""
+
+    exit_code: ClassVar[int] = 9
+
+
+class LocalProtocolError(BridgeError):
+    """Our own side asked for something that the protocol does not allow; the peer never saw it."""
+
+    exit_code: ClassVar[int] = 9
+
+
+class RemoteProtocolError(BridgeError):
+    """The peer sent something that the protocol does not allow. Parsers raise this and nothing else."""
+
+    exit_code: ClassVar[int] = 9
+
+
+class UnknownMessage(RemoteProtocolError):  # noqa: N818  names the thing, as its siblings do
+    """A message type that this version of the protocol does not know.
+
+    Args:
+        code: the type's number on the wire.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(
+            f"message type {code} is unknown here",
+            mend="use the same version of the kit on host and device",
+        )
+        self.code = code
+
+
+class PortError(BridgeError):
+    """No port, several ports, or one that cannot be opened."""
+
+    exit_code: ClassVar[int] = 8
+
+
+class LinkError(BridgeError):
+    """The link was open and is lost, or nobody answers on it."""
+
+    exit_code: ClassVar[int] = 9
+
+
+class DeviceRefused(BridgeError):  # noqa: N818  names what happened
+    """The device understood a request and refused it.
+
+    Args:
+        code: why, one of `messages.RefusalCode` (or a number that this version has no name for).
+        what: the device's own words.
+        where: the device or blob.
+        mend: what to do about it.
+    """
+
+    exit_code: ClassVar[int] = 10
+
+    def __init__(self, code: int, what: str, *, where: str = "", mend: str = "") -> None:
+        super().__init__(what, where=where, mend=mend)
+        self.code = code
+
+
+class JobFailed(BridgeError):  # noqa: N818  names what happened
+    """A job was accepted and did not end well: engine died, out of memory, cancelled.
+
+    Args:
+        code: why, one of `messages.FailureCode` (or a number that this version has no name for).
+        what: the device's own words.
+        where: the job.
+        mend: what to do about it.
+    """
+
+    exit_code: ClassVar[int] = 11
+
+    def __init__(self, code: int, what: str, *, where: str = "", mend: str = "") -> None:
+        super().__init__(what, where=where, mend=mend)
+        self.code = code
+
+
+class JobInputError(JobFailed):
+    """A job's input is wrong: image size, NaN, start out of range, a parameter missing."""
+
+    exit_code: ClassVar[int] = 12

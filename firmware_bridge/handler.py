@@ -1,0 +1,133 @@
+"""What the device side of the bridge asks of its owner: the interfaces that edge/device implements.
+
+`DeviceEndpoint` (device.py) parses what the host sends and calls a `DeviceHandler`; the handler answers through the
+`Outbox` it was attached to. All calls happen in the one thread that runs `serve`; none may block longer than about a
+second (the host asks after two seconds of silence, and gives up after twenty): long work runs in a child process whose
+pipe is named in `wake_files` and moves on in `advance`. Digests, bundle ids: SHA-256 as 64 lower-case hex digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from firmware_bridge.info import DeviceInfo
+from firmware_bridge.jobs import Failure, JobRequest, Progress, Result
+
+
+class BlobStore(Protocol):
+    """Where blobs lie: staged while they grow, then complete under their digest.
+
+    Methods raise errors.DeviceRefused with the reason (RefusalCode.NO_SPACE, STORAGE); an OSError that escapes is
+    answered as STORAGE.
+    """
+
+    def has(self, digest: str) -> bool:
+        """Whether the blob is there, complete."""
+
+    def staged_bytes(self, digest: str) -> int:
+        """Bytes of the blob that are staged from an earlier try; 0 if none."""
+
+    def read_staged(self, digest: str) -> Iterator[bytes]:
+        """The staged bytes in pieces, from the start (the receiver hashes them again before it goes on)."""
+
+    def reserve(self, digest: str, size: int) -> None:
+        """Make sure that a blob of `size` bytes fits; DeviceRefused(NO_SPACE) if not. Called before the first append."""
+
+    def append(self, digest: str, offset: int, data: bytes) -> None:
+        """Add bytes to the staged blob; `offset` is what is staged so far. Need not be durable yet."""
+
+    def commit(self, digest: str) -> None:
+        """The staged blob is whole and its hash right: make it durable, then complete, in one atomic move."""
+
+    def discard(self, digest: str) -> None:
+        """Throw the staged bytes away (their hash is wrong, or there are too many)."""
+
+
+class Outbox(Protocol):
+    """How a handler speaks to the host. Never blocks. Without a session, everything said is dropped."""
+
+    def room(self) -> int:
+        """Messages that fit before the link catches up. At 0, run no further step: progress would only be dropped."""
+
+    def connected(self) -> bool:
+        """Whether a host is there."""
+
+    def activation_progress(self, request: int, stage: str, done: int, of: int) -> None:
+        """Where an activation stands, e.g. ("self-test", 2, 3); dropped when there is no room."""
+
+    def activated(self, request: int, bundle_id: str) -> None:
+        """The activation begun under `request` is done: the bundle passed, and is active, durably."""
+
+    def refuse(self, request: int, code: int, message: str) -> None:
+        """The activation begun under `request` failed (RefusalCode.SELF_TEST, BUNDLE_INVALID, ...)."""
+
+    def progress(self, progress: Progress) -> bool:
+        """A step ran. False: no room, dropped."""
+
+    def result(self, result: Result) -> None:
+        """The job ended well. Keep the result until `DeviceHandler.forget`."""
+
+    def failure(self, failure: Failure) -> None:
+        """The job ended without a result. Keep the failure until `DeviceHandler.forget`."""
+
+    def log(self, text: str) -> None:
+        """A line for the user's eyes; dropped when there is no room."""
+
+
+class DeviceHandler(Protocol):
+    """The device behind the endpoint: storage, activation, jobs."""
+
+    store: BlobStore
+
+    def attach(self, outbox: Outbox) -> None:
+        """Called once, before anything else: how to speak to the host."""
+
+    def describe(self) -> DeviceInfo:
+        """Who this device is and what it can hold, now. `capabilities` and `protocol` are filled in by the endpoint."""
+
+    def session_opened(self) -> None:
+        """A host has connected (or again). Nothing of an earlier session's answers will still be sent."""
+
+    def session_closed(self) -> None:
+        """The host is gone. Jobs may go on: a host that comes back submits the same ids again."""
+
+    def activate(self, request: int, bundle_id: str) -> None:
+        """Begin to verify, self-test and activate a bundle whose blobs are all here.
+
+        Returns at once; ends in exactly one `outbox.activated` or `outbox.refuse` with this request, unless the session
+        closes before.
+
+        Raises:
+            DeviceRefused: it does not even begin (UNKNOWN_BUNDLE: its manifest or a blob is missing; BUSY).
+        """
+
+    def submit(self, job: JobRequest) -> None:
+        """Take a job. Idempotent by job_id: of a job it has, it starts nothing, and says its end again if it has ended.
+
+        Returns at once; ends in exactly one `outbox.result` or `outbox.failure`.
+
+        Raises:
+            JobInputError: parameters or payload are wrong (also: DeviceRefused with RefusalCode.BAD_INPUT).
+            DeviceRefused: BUSY (queue full), NO_ACTIVE_BUNDLE, UNSUPPORTED (kind).
+        """
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a job; it ends in `outbox.failure` with FailureCode.CANCELLED. Unknown or ended: nothing happens."""
+
+    def forget(self, job_id: str) -> None:
+        """The host has the job's end, whole: nothing of it need be kept."""
+
+    def wake_files(self) -> Sequence[int]:
+        """File descriptors (the engine's pipe, ...) that call for `advance` when they are readable. Asked each round."""
+
+    def advance(self, now: float) -> float | None:
+        """Go on with what can go on without waiting. Called when a wake file is readable, when the time it asked for has
+        come, and after anything arrived from or room opened to the host.
+
+        Args:
+            now: seconds of the monotonic clock.
+
+        Returns:
+            The time (same clock) at which to be called again at the latest; None: only when something happens.
+        """

@@ -1,0 +1,97 @@
+"""Jobs and what comes back from them, as both ends see them; and job ids.
+
+The bridge knows a job as a kind, parameters and bytes. What they mean is between calib's caller and the device:
+contract of "generate": params {"seed"}, no payload; of "inspect": params {"seed", "start", "dtype"}, payload the image.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """A job for a device.
+
+    Args:
+        job_id: 1..64 of A-Z a-z 0-9 _ . -; the same id is the same job: submitted twice, it runs once.
+        kind: "generate" or "inspect"; the device refuses what it does not know.
+        params: flat map of the job's parameters (bool, int, float, text).
+        payload: the job's bytes, e.g. an image [C,H,W]; at most limits.MAX_PAYLOAD.
+    """
+
+    job_id: str
+    kind: str
+    params: Mapping[str, object] = field(default_factory=dict)
+    payload: bytes = b""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A job ran a step. One may be missing where the line was too slow for all of them; the last never is.
+
+    Args:
+        job_id: which job.
+        step: steps run so far, 1..of.
+        of: steps the job runs in all.
+        nanoseconds: time of this step on the device.
+        passes: INT8 passes of this step, over all layers.
+        residual_passes: the same on the residual weight plane.
+        macs: multiply-accumulates of this step.
+        saturated: elements that the step's passes clamped.
+    """
+
+    job_id: str
+    step: int
+    of: int
+    nanoseconds: int = 0
+    passes: int = 0
+    residual_passes: int = 0
+    macs: int = 0
+    saturated: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """A job ended well.
+
+    Args:
+        job_id: which job.
+        meta: {"score", "shape", "map", "steps", "passes", ...}: plain values, at most limits.MAX_META encoded.
+        payload: the result's bytes, e.g. x float32 [C,H,W] little-endian and then the map [H,W].
+    """
+
+    job_id: str
+    meta: Mapping[str, object]
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that was accepted ended without a result.
+
+    Args:
+        job_id: which job.
+        code: messages.FailureCode.
+        message: what happened, in the device's words.
+    """
+
+    job_id: str
+    code: int
+    message: str
+
+
+JobEvent = Progress | Result | Failure
+
+
+def new_job_id() -> str:
+    """A UUIDv7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then 74 random bits; sorts by time of birth."""
+    milliseconds = time.time_ns() // 1_000_000
+    number = (milliseconds & (2**48 - 1)) << 80 | secrets.randbits(80)
+    number = number & ~(0xF << 76) | 0x7 << 76
+    number = number & ~(0x3 << 62) | 0x2 << 62
+    return str(uuid.UUID(int=number))

@@ -1,0 +1,101 @@
+"""Every bound of the bridge, in one place, with its reason. Nothing here grows with what the peer sends."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_PACKET: Final = 16 * 1024
+"""Bytes of one packet (what a frame carries, before COBS and CRC): a pty's buffer, so that a frame fits in it."""
+
+CHUNK: Final = 8 * 1024
+"""Bytes of data in one chunk message: 0.5% overhead, and at 115200 baud still under a second of line time."""
+
+MAX_MESSAGE: Final = MAX_PACKET - 64
+"""Bytes of one encoded message; the packet header takes the rest."""
+
+WINDOW: Final = 16
+"""Packets in flight in one direction: 128 KiB covers the turnaround of a 3 Mbaud line many times over."""
+
+MAX_RETRANSMISSIONS: Final = 16
+"""Timeouts of one packet before the link counts as lost; with back-off about 25 s, longer than a board takes to breathe."""
+
+OPEN_ATTEMPTS: Final = 20
+"""Openings sent before the host gives up: 10 s at the initial timeout, a supervisor's start on a slow board."""
+
+INITIAL_TIMEOUT: Final = 0.5
+"""Seconds until the first retransmission, before a round trip was measured."""
+
+MIN_TIMEOUT: Final = 0.05
+"""Seconds: below it the scheduler's jitter on a small board looks like loss."""
+
+MAX_TIMEOUT: Final = 2.0
+"""Seconds between two attempts at most, so that a healed line is noticed soon."""
+
+KEEPALIVE: Final = 2.0
+"""Seconds of silence after which the host asks whether the device is still there."""
+
+SILENCE_LIMIT: Final = 20.0
+"""Seconds without one valid packet although asked: the link is lost."""
+
+OUTBOX: Final = 32
+"""Messages that wait behind the window at either end; a producer that finds it full waits (backpressure)."""
+
+INBOX: Final = 32
+"""Messages received and not yet taken; the credit sent to the peer shrinks with it."""
+
+READ_SIZE: Final = 64 * 1024
+"""Bytes taken from a link at once: the receive buffer's bound."""
+
+WRITE_AHEAD: Final = 32 * 1024
+"""Bytes made ready for a link that does not take them: two packets; more would only delay acknowledgements."""
+
+MAX_REQUEST: Final = 2**32 - 1
+"""Request numbers are u32."""
+
+MAX_COUNT: Final = 2**63 - 1
+"""Counters (nanoseconds, MACs, bytes): what SQLite and every language hold in a signed 64-bit integer."""
+
+MAX_BLOB: Final = 2**31 - 1
+"""Bytes of one blob: more does not fit any board's memory."""
+
+MAX_PAYLOAD: Final = 64 * 1024 * 1024
+"""Bytes of a job's payload or result, as the engine's pipe frame."""
+
+MAX_QUERY: Final = 256
+"""Digests asked about at once: 8.5 KiB, one message."""
+
+MAX_JOBS: Final = 64
+"""Jobs in flight from one host on one device; a device has a handful of slots and a short queue."""
+
+MAX_TEXT: Final = 2048
+"""Characters of an error message or a line of the device's log."""
+
+MAX_NAME: Final = 128
+"""Characters of a name: board, agent, capability, stage, key."""
+
+MAX_CAPABILITIES: Final = 64
+"""Capabilities and version entries in a hello."""
+
+MAX_PARAMS: Final = 64
+"""Entries in a job's parameters."""
+
+MAX_META: Final = 12 * 1024
+"""Encoded bytes of a result's meta: 1,000 steps' nanoseconds at 9 bytes each, and the rest."""
+
+MAX_DEPTH: Final = 4
+"""Nesting of a result's meta."""
+
+MAX_ITEMS: Final = 4096
+"""Entries of one list or map inside a result's meta."""
+
+CONSOLE: Final = 64 * 1024
+"""Bytes of the device's console text kept on the host; the oldest goes first."""
+
+REPLY_TIMEOUT: Final = 30.0
+"""Seconds the host waits for the reply to an ordinary request."""
+
+ACTIVATION_TIMEOUT: Final = 600.0
+"""Seconds the host waits for the next sign of an activation: the self-test runs the engine, under emulation too."""
+
+UPLOAD_TIMEOUT: Final = 60.0
+"""Seconds an upload may stand still."""
