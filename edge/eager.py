@@ -1,0 +1,161 @@
+"""The operators on the host: states in the device's layout, arithmetic of ``calib.lattice``.
+
+Slow on purpose: it exists to check exported graphs and kernels, never to sample. Arguments are those of the schemas
+in ``edge.operators``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from calib import lattice as oracle
+from calib.plan import PlanRow
+from edge.packing import WeightShape, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def conv2d(
+    x: Tensor,
+    step: Tensor,
+    lattice: Tensor,
+    accumulator: Tensor,
+    history: Tensor,
+    counters: Tensor,
+    weight: Tensor,
+    residual_weight: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    table: Tensor,
+    inverse_step: float,
+    lattice_bits: int,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    transposed: bool,
+    direct: bool,
+    output_size: Sequence[int],
+) -> Tensor:
+    """``modiff::conv2d``: float32 [N, C, H, W] -> [N, OC, *output_size]; states change in place."""
+    shape = WeightShape(scale.shape[1], x.shape[1], _pair(kernel), groups, transposed)
+    kind = oracle.Kind.TRANSPOSED if transposed else oracle.Kind.CONV
+    covered = [
+        (size - 1) * s - 2 * p + d * (k - 1) + 1
+        for size, s, p, d, k in zip(x.shape[2:], stride, padding, dilation, kernel, strict=True)
+    ]
+    excess = [wanted - covers for wanted, covers in zip(output_size, covered, strict=True)] if transposed else [0, 0]
+    operator = oracle.Operator(kind, _pair(stride), _pair(padding), _pair(dilation), groups, _pair(excess))
+    layer = _arithmetic(
+        operator, shape, (weight, residual_weight), scale, bias, inverse_step, lattice_bits, keeps_history=history.dim() > 1
+    )
+    return _run(layer, x, step, lattice, accumulator, history, counters, table, direct=direct)
+
+
+def linear(
+    x: Tensor,
+    step: Tensor,
+    lattice: Tensor,
+    accumulator: Tensor,
+    history: Tensor,
+    counters: Tensor,
+    weight: Tensor,
+    residual_weight: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    table: Tensor,
+    inverse_step: float,
+    lattice_bits: int,
+    direct: bool,
+) -> Tensor:
+    """``modiff::linear``: float32 [..., C] -> [..., OC]; states change in place."""
+    shape = WeightShape(scale.shape[1], x.shape[-1])
+    operator = oracle.Operator(oracle.Kind.LINEAR)
+    layer = _arithmetic(
+        operator, shape, (weight, residual_weight), scale, bias, inverse_step, lattice_bits, keeps_history=history.dim() > 1
+    )
+    rows = x.reshape(-1, x.shape[-1])
+    y = _run(layer, rows, step, lattice, accumulator, history, counters, table, direct=direct)
+    return y.reshape(*x.shape[:-1], -1)
+
+
+def _arithmetic(
+    operator: oracle.Operator,
+    shape: WeightShape,
+    weights: tuple[Tensor, Tensor],
+    scale: Tensor,
+    bias: Tensor,
+    inverse_step: float,
+    lattice_bits: int,
+    *,
+    keeps_history: bool,
+) -> oracle.LayerArithmetic:
+    """The oracle's view of the operator's arguments."""
+    four = [unpack(weight, shape) for weight in weights[: scale.shape[0]]]
+    torch_weights = [w.reshape(w.shape[:2]) for w in four] if operator.kind is oracle.Kind.LINEAR else four
+    planes = tuple(oracle.IntegerOperator(operator, w) for w in torch_weights)
+    return oracle.LayerArithmetic(
+        planes, scale, bias, torch.tensor(inverse_step, dtype=torch.float32), lattice_bits, keeps_history
+    )
+
+
+def _run(
+    layer: oracle.LayerArithmetic,
+    x: Tensor,
+    step: Tensor,
+    lattice: Tensor,
+    accumulator: Tensor,
+    history: Tensor,
+    counters: Tensor,
+    table: Tensor,
+    *,
+    direct: bool,
+) -> Tensor:
+    """One step of one layer on states in the device's layout (channels last)."""
+    index = int(step)
+    if direct:
+        scratch = oracle.fresh_state(layer, x)
+        return oracle.run_step(layer, scratch, x, plan_row(table[index]), index).contiguous()
+    refreshes, last_step, previous_step, _ = counters.tolist()
+    state = oracle.LayerState(
+        [_channels_first(plane) for plane in lattice],
+        [_channels_first(plane) for plane in accumulator],
+        _channels_first(history) if layer.keeps_history and refreshes > 1 else None,
+        refreshes,
+        last_step,
+        previous_step,
+    )
+    row = plan_row(table[index if refreshes else -1])
+    y = oracle.run_step(layer, state, x, row, index)
+    lattice.copy_(torch.stack([_channels_last(plane) for plane in state.lattice]))
+    accumulator.copy_(torch.stack([_channels_last(plane) for plane in state.accumulator]))
+    if state.history is not None:
+        history.copy_(_channels_last(state.history))
+    counters[:3] = torch.tensor([state.refreshes, state.last_step, state.previous_step], dtype=torch.int32)
+    return y.contiguous()
+
+
+def plan_row(columns: Tensor) -> PlanRow:
+    """A row of the int8 [T + 1, 8] table as the plan's own type."""
+    values = columns.tolist()
+    passes, residual_passes = values[0], values[3]
+    return PlanRow(tuple(values[1 : 1 + passes]), tuple(values[4 : 4 + residual_passes]), bool(values[6]))
+
+
+def _channels_first(state: Tensor) -> Tensor:
+    """[N, H, W, C] -> a copy [N, C, H, W]; two dimensions are copied as they are."""
+    return (state.permute(0, 3, 1, 2) if state.dim() == 4 else state).clone(memory_format=torch.contiguous_format)
+
+
+def _channels_last(state: Tensor) -> Tensor:
+    """[N, C, H, W] -> [N, H, W, C]; two dimensions stay."""
+    return state.permute(0, 2, 3, 1) if state.dim() == 4 else state
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    return (values[0], values[1])

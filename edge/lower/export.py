@@ -1,0 +1,114 @@
+"""Export of a step program, lowering through ExecuTorch, and what must hold of the result.
+
+    modulated model + sampler -> StepProgram -> exported program -> LoweredProgram (the bytes of a ``.pte``)
+
+Method ``step(x, i, first)`` is described in ``edge.lower.program``. Constant methods: ``steps`` (int),
+``initial_sigma`` (float32 [1]), ``start_coefficients`` (float32 [T, 2]), ``program_format`` (int).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+from executorch.exir.passes import MemoryPlanningPass
+
+from edge.lower import fold, inspect
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from calib.samplers import Sampler
+    from edge.lower.program import StepProgram
+
+METHOD = "step"
+PROGRAM_FORMAT = 1
+"""Changes whenever the methods of a program or their meaning change; the engine checks it."""
+
+
+@dataclass(frozen=True)
+class LoweredProgram:
+    """A ``.pte`` and what a board needs to run it.
+
+    Attributes:
+        data: the file.
+        sha256: of ``data``, hex.
+        steps: sampler steps T.
+        sample_shape: (C, H, W).
+        state_bytes: arena of one job's state (memory id 2).
+        activation_bytes: arena that all jobs share (memory id 1).
+        operators: names the runtime must have, ``namespace::name.overload``, sorted.
+        calls: instructions of one step.
+    """
+
+    data: bytes
+    sha256: str
+    steps: int
+    sample_shape: tuple[int, int, int]
+    state_bytes: int
+    activation_bytes: int
+    operators: tuple[str, ...]
+    calls: int
+
+    @property
+    def program_bytes(self) -> int:
+        """Length of the file."""
+        return len(self.data)
+
+
+def export_step(program: StepProgram) -> ExportedProgram:
+    """Exports ``program``: time embedding as tables, attention without masks written plainly.
+
+    The result's ``module()`` runs on the host with the reference arithmetic.
+    """
+    inputs = program.example_inputs()
+    program.eval().requires_grad_(requires_grad=False)
+    with torch.no_grad():
+        module: Any = torch.export.export(program, inputs).module(check_guards=False)
+        fold.plain_attention(module)
+        fold.fold_step_branch(module, program.steps)
+        return torch.export.export(module, inputs)
+
+
+def lower_program(program: StepProgram, sampler: Sampler) -> LoweredProgram:
+    """Lowers ``program`` and checks the result: known operators, states in place, the state arena's size.
+
+    Raises:
+        LoweringError: the program would not run on the device's runtime as meant.
+    """
+    states = program.state_buffers()
+    exported = export_step(program)
+    constants = {
+        "steps": program.steps,
+        "initial_sigma": torch.tensor([sampler.initial_sigma], dtype=torch.float32),
+        "start_coefficients": sampler.start_coefficients.to(torch.float32).contiguous(),
+        "program_format": PROGRAM_FORMAT,
+    }
+    with warnings.catch_warnings():
+        # The arena is zeroed by the engine at the start of each job: "a meaningless initial state" is as meant.
+        warnings.filterwarnings("ignore", message="Mutation on a buffer in the model is detected")
+        lowered = to_edge_transform_and_lower(
+            {METHOD: exported},
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+            constant_methods=constants,
+        ).to_executorch(
+            ExecutorchBackendConfig(memory_planning_pass=MemoryPlanningPass(share_mutable_buffers=True)),
+        )
+    data = bytes(lowered.buffer)
+    report = inspect.inspect_method(lowered.executorch_program, METHOD)
+    inspect.check_operators(report)
+    inspect.check_states(report, {name: state.numel() * state.element_size() for name, state in states.items()})
+    return LoweredProgram(
+        data,
+        hashlib.sha256(data).hexdigest(),
+        program.steps,
+        program.sample_shape,
+        report.state_bytes,
+        report.activation_bytes,
+        report.operators,
+        len(report.calls),
+    )
