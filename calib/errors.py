@@ -1,0 +1,23 @@
+"""What calibration refuses on purpose."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from boards.errors import KitError
+
+
+class ModelError(KitError):
+    """A model folder that is missing, pickled, damaged or of a kind the kit does not know."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class CalibrationError(KitError):
+    """Settings, a stored calibration or an observation that cannot be used."""
+
+    exit_code: ClassVar[int] = 5
+
+
+class PlanError(CalibrationError):
+    """A plan that breaks the plan format."""

@@ -1,0 +1,193 @@
+"""Modulated layers: a float model's convolutions and linears, replaced by the arithmetic of ``calib.lattice``.
+
+``modulate`` copies a denoiser and swaps every layer that the calibration's plan names. The copy runs a sampler's
+steps in order: ``reset()`` starts a job, ``set_step(i)`` says which step comes; a batch is so many jobs in lockstep.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import nn
+
+from calib.errors import CalibrationError
+from calib.lattice import (
+    IntegerOperator,
+    LayerArithmetic,
+    LayerState,
+    Operator,
+    StepCounts,
+    fresh_state,
+    read_output,
+    run_step,
+)
+from calib.operators import operator_of
+from calib.plan import Mode
+
+if TYPE_CHECKING:
+    from calib.calibration import Calibration
+    from calib.plan import LayerPlan
+    from calib.weights import LayerWeights
+
+
+class ModulatedLayer(nn.Module):
+    """Base of the modulated layers: a quantized operator, its plan and the state of the running job.
+
+    Args:
+        operator: geometry, as two-dimensional.
+        weights: INT8 planes, lattice step, scales and bias.
+        plan: of this layer.
+
+    Attributes:
+        state: None before the first step of a job (and always, in mode direct).
+        counts: passes and saturations of this layer since ``reset``.
+    """
+
+    spatial: ClassVar[int] = 2
+
+    def __init__(self, operator: Operator, weights: LayerWeights, plan: LayerPlan) -> None:
+        super().__init__()
+        self.operator = operator
+        self.weights = weights
+        self.plan = plan
+        planes = [weights.main, *([weights.residual] if plan.uses_residual else [])]
+        self.arithmetic = LayerArithmetic(
+            tuple(IntegerOperator(operator, plane) for plane in planes),
+            weights.output_scales()[: len(planes)],
+            weights.bias,
+            weights.inverse_step,
+            weights.lattice_bits,
+            keeps_history=plan.extrapolates,
+        )
+        self.step = 0
+        self.state: LayerState | None = None
+        self.counts = StepCounts()
+
+    def reset(self) -> None:
+        """Forget the job: the next call is the first step of another."""
+        self.state = None
+        self.counts = StepCounts()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """float32 in the float layer's input shape -> float32 in its output shape."""
+        if self.spatial == 1:
+            return self._run(x.unsqueeze(-2)).squeeze(-2)
+        return self._run(x)
+
+    def _run(self, x: torch.Tensor) -> torch.Tensor:
+        if self.plan.mode is Mode.DIRECT:
+            state, row = fresh_state(self.arithmetic, x), self.plan.rows[self.step]
+        elif self.state is None:
+            state, row = fresh_state(self.arithmetic, x), self.plan.anchor
+            self.state = state
+        else:
+            state, row = self.state, self.plan.rows[self.step]
+        return run_step(self.arithmetic, state, x, row=row, step=self.step, counts=self.counts)
+
+    def output(self) -> torch.Tensor:
+        """``y`` of the present state; raises CalibrationError before the first step."""
+        if self.state is None:
+            raise CalibrationError("the layer has no state yet", mend="run a step first")
+        return read_output(self.arithmetic, self.state)
+
+
+class ModulatedConv2d(ModulatedLayer):
+    """``[N, C, H, W] -> [N, OC, OH, OW]``."""
+
+
+class ModulatedConv1d(ModulatedLayer):
+    """``[N, C, W] -> [N, OC, OW]``, run as a convolution of height 1."""
+
+    spatial = 1
+
+
+class ModulatedConvTranspose2d(ModulatedLayer):
+    """``[N, C, H, W] -> [N, OC, OH, OW]``."""
+
+
+class ModulatedConvTranspose1d(ModulatedLayer):
+    """``[N, C, W] -> [N, OC, OW]``, run as a transposed convolution of height 1."""
+
+    spatial = 1
+
+
+class ModulatedLinear(ModulatedLayer):
+    """``[..., C] -> [..., OC]``."""
+
+
+MODULATED: dict[type[nn.Module], type[ModulatedLayer]] = {
+    nn.Conv1d: ModulatedConv1d,
+    nn.Conv2d: ModulatedConv2d,
+    nn.ConvTranspose1d: ModulatedConvTranspose1d,
+    nn.ConvTranspose2d: ModulatedConvTranspose2d,
+    nn.Linear: ModulatedLinear,
+}
+"""Float layer -> modulated layer. Subclasses are not listed: they may compute something else."""
+
+
+class ModulatedModel(nn.Module):
+    """A denoiser whose planned layers are modulated; called as the float one, ``(x, t) -> out``.
+
+    Args:
+        denoiser: already holding ``ModulatedLayer`` modules.
+        layers: those modules by the name that the plan has for them.
+    """
+
+    def __init__(self, denoiser: nn.Module, layers: dict[str, ModulatedLayer]) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.layers = layers
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """float32 ``[N, C, H, W]`` and the timestep -> float32 of the same shape."""
+        out: torch.Tensor = self.denoiser(x, t)
+        return out
+
+    def reset(self) -> None:
+        """Start another job."""
+        for layer in self.layers.values():
+            layer.reset()
+
+    def set_step(self, i: int) -> None:
+        """Say which sampler step the next call runs."""
+        for layer in self.layers.values():
+            layer.step = i
+
+    def counts(self) -> StepCounts:
+        """Passes and saturations of all layers since ``reset``."""
+        total = StepCounts()
+        for layer in self.layers.values():
+            total.add(layer.counts)
+        return total
+
+
+def modulate(denoiser: nn.Module, calibration: Calibration) -> ModulatedModel:
+    """A copy of the denoiser with the calibrated layers replaced.
+
+    Args:
+        denoiser: the float model that was calibrated; it is not changed.
+        calibration: weights, scales and plan by layer name.
+
+    Raises:
+        CalibrationError: the model has no such layer, or one of another shape.
+    """
+    modulated = copy.deepcopy(denoiser).eval().requires_grad_(requires_grad=False)
+    modules = dict(modulated.named_modules())
+    layers: dict[str, ModulatedLayer] = {}
+    for name, plan in calibration.plan.layers.items():
+        module, weights = modules.get(name), calibration.layers[name]
+        if module is None or type(module) not in MODULATED:
+            raise CalibrationError("the model has no such layer", where=name, mend="calibrate this model anew")
+        operator, shape = operator_of(module)
+        if shape != weights.main.shape:
+            raise CalibrationError(
+                f"the layer's weights are {tuple(shape)}, calibrated were {tuple(weights.main.shape)}",
+                where=name,
+                mend="calibrate this model anew",
+            )
+        layers[name] = MODULATED[type(module)](operator, weights, plan)
+        parent, _, child = name.rpartition(".")
+        setattr(modules[parent], child, layers[name])
+    return ModulatedModel(modulated, layers)

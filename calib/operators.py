@@ -1,0 +1,89 @@
+"""Reading a PyTorch layer as a linear operator: which layers can be modulated, and their geometry."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from calib.errors import CalibrationError
+from calib.lattice import Kind, Operator
+
+LINEAR_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
+
+
+def why_not(module: nn.Module) -> str | None:
+    """Why a linear layer has to stay in floating point, or None where it can be modulated.
+
+    Subclasses of the linear layers are not read: they may compute something else.
+    """
+    if type(module) not in LINEAR_LAYERS:
+        return f"{type(module).__name__} is not a plain convolution or linear layer"
+    if isinstance(module, nn.Linear):
+        return None
+    assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d)
+    if module.padding_mode != "zeros":
+        return f"padding mode {module.padding_mode!r} is not a zero change"
+    if module.padding == "same" and any(
+        d * (k - 1) % 2 for d, k in zip(module.dilation, module.kernel_size, strict=True)
+    ):
+        return "padding 'same' is uneven here"
+    return None
+
+
+def operator_of(module: nn.Module) -> tuple[Operator, torch.Size]:
+    """The layer's operator and its weight's shape, both as two-dimensional.
+
+    Raises:
+        CalibrationError: a layer that ``why_not`` names.
+    """
+    reason = why_not(module)
+    if reason is not None:
+        raise CalibrationError(reason)
+    weight = weight_of(module)
+    if isinstance(module, nn.Linear):
+        return Operator(Kind.LINEAR), weight.shape
+    assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d)
+    transposed = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d)
+    operator = Operator(
+        Kind.TRANSPOSED if transposed else Kind.CONV,
+        _pair(module.stride, 1),
+        _pair(_padding(module), 0),
+        _pair(module.dilation, 1),
+        module.groups,
+        _pair(module.output_padding, 0),
+    )
+    return operator, weight.shape
+
+
+def weight_of(module: nn.Module) -> torch.Tensor:
+    """float32 weight, one-dimensional convolutions with a height of 1: ``[OC, C, 1, K]``."""
+    weight = module.weight
+    assert isinstance(weight, torch.Tensor)
+    weight = weight.detach().to(torch.float32)
+    return weight.unsqueeze(-2) if weight.dim() == 3 else weight
+
+
+def bias_of(module: nn.Module) -> torch.Tensor:
+    """float32 ``[OC]``, zeros where the layer has none."""
+    bias = module.bias
+    if isinstance(bias, torch.Tensor):
+        return bias.detach().to(torch.float32).clone()
+    if isinstance(module, nn.Linear):
+        return torch.zeros(module.out_features)
+    assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d)
+    return torch.zeros(module.out_channels)
+
+
+def _padding(module: nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d) -> tuple[int, ...]:
+    """Padding as numbers; 'same' is even here (``why_not``)."""
+    if module.padding == "same":
+        return tuple(d * (k - 1) // 2 for d, k in zip(module.dilation, module.kernel_size, strict=True))
+    if isinstance(module.padding, str):
+        return (0,) * len(module.kernel_size)
+    return module.padding
+
+
+def _pair(values: tuple[int, ...], fill: int) -> tuple[int, int]:
+    """(height, width) of a one- or two-dimensional setting."""
+    height, width = values if len(values) == 2 else (fill, *values)
+    return height, width

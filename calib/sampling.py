@@ -1,0 +1,104 @@
+"""Running a sampler: from noise to an image, or from a real image back to itself (inspection)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from calib.errors import CalibrationError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from calib.samplers import Sampler
+
+Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""``(x float32 [N, C, H, W], timestep int64 scalar) -> out float32 [N, C, H, W]``."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A denoiser that carries state over a job, such as ``calib.modulated.ModulatedModel``."""
+
+    def reset(self) -> None:
+        """Start another job."""
+
+    def set_step(self, i: int) -> None:
+        """Say which sampler step comes."""
+
+
+@torch.no_grad()
+def sample(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    x: torch.Tensor,
+    start: int = 0,
+    on_step: Callable[[int, torch.Tensor], None] | None = None,
+) -> torch.Tensor:
+    """Run steps ``start .. T-1``.
+
+    Args:
+        denoiser: float or modulated; one with state is reset and told each step.
+        sampler: the tables.
+        x: float32 ``[N, C, H, W]``, the sample at the input of step ``start``.
+        start: first step to run.
+        on_step: called after each step with its index and the new sample.
+
+    Returns:
+        float32, the shape of ``x``: the image, nominally in [-1, 1], not clamped.
+
+    Raises:
+        CalibrationError: ``start`` out of range.
+    """
+    if not 0 <= start < sampler.steps:
+        raise CalibrationError(f"start step {start} out of range", mend=f"use 0..{sampler.steps - 1}")
+    stateful = denoiser if isinstance(denoiser, Stateful) else None
+    if stateful is not None:
+        stateful.reset()
+    previous = torch.zeros_like(x)
+    for i in range(start, sampler.steps):
+        if stateful is not None:
+            stateful.set_step(i)
+        out = denoiser(x, sampler.timesteps[i])
+        x, previous = sampler.advance(i, x, out, previous, first=i == start)
+        if on_step is not None:
+            on_step(i, x)
+    return x
+
+
+def to_float(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """8-bit pixels to [-1, 1]: ``fl(fl(u / 127.5) - 1)``."""
+    return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def to_pixels(image: torch.Tensor) -> torch.Tensor:
+    """[-1, 1] to 8-bit pixels, clamped and rounded to nearest even."""
+    return ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def start_generation(sampler: Sampler, noise: torch.Tensor) -> torch.Tensor:
+    """The sample that step 0 starts from: ``initial_sigma * noise``."""
+    return torch.tensor(sampler.initial_sigma, dtype=torch.float32) * noise
+
+
+def start_inspection(sampler: Sampler, image: torch.Tensor, noise: torch.Tensor, start: int) -> torch.Tensor:
+    """A real image noised to the input of step ``start``: ``fl(fl(alpha * image) + fl(sigma * noise))``.
+
+    Args:
+        sampler: the tables.
+        image: float32 in [-1, 1], ``[N, C, H, W]``.
+        noise: float32, the same shape.
+        start: 0..T-1.
+
+    Raises:
+        CalibrationError: ``start`` out of range, or shapes that differ.
+    """
+    if not 0 <= start < sampler.steps:
+        raise CalibrationError(f"start step {start} out of range", mend=f"use 0..{sampler.steps - 1}")
+    if image.shape != noise.shape:
+        raise CalibrationError(f"image {tuple(image.shape)} and noise {tuple(noise.shape)} differ in shape")
+    alpha, sigma = sampler.start_coefficients[start]
+    return alpha * image + sigma * noise
