@@ -1,0 +1,279 @@
+"""Runs jobs on the engine: round-robin over its slots, one sampler step at a time, in a thread of its own.
+
+The queue holds jobs and tasks in order of arrival. Jobs start as slots come free. A task (an activation) waits until
+the jobs before it have ended and runs alone. An engine that dies fails the jobs it held; the next job starts a new one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from boards.errors import KitError
+from edge.device.engine_process import ImageType
+from edge.device.errors import Busy, EngineDied, EngineRefused, JobCancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edge.device.engine_process import EngineProcess, EngineResult, StepReport
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run: noise ``seed``, first step, and the image [C,H,W] to inspect or None to generate."""
+
+    job_id: str
+    seed: int
+    start: int = 0
+    image: bytes | None = None
+    image_type: ImageType = ImageType.FLOAT32
+
+
+@dataclass
+class Totals:
+    """A job's statistics, summed over its steps; ``nanoseconds`` one entry a step; memory in bytes."""
+
+    nanoseconds: list[int] = field(default_factory=list)
+    passes: int = 0
+    residual_passes: int = 0
+    macs: int = 0
+    saturated: int = 0
+    peak_rss: int = 0
+    state_bytes: int = 0
+
+    def add(self, report: StepReport) -> None:
+        """Count one step."""
+        self.nanoseconds.append(report.nanoseconds)
+        self.passes += report.passes
+        self.residual_passes += report.residual_passes
+        self.macs += report.macs
+        self.saturated += report.saturated
+
+
+class Listener(Protocol):
+    """Is told how jobs go, from the scheduler's thread. Must not block for long and must not raise."""
+
+    def progressed(self, job: Job, report: StepReport) -> None:
+        """One step is done."""
+
+    def finished(self, job: Job, result: EngineResult, totals: Totals) -> None:
+        """The job ended well."""
+
+    def failed(self, job: Job, error: KitError) -> None:
+        """The job ended otherwise: EngineDied, EngineRefused, JobCancelled, or why no engine could be started."""
+
+
+class Scheduler:
+    """One thread that owns the engine.
+
+    Args:
+        start_engine: called when a job needs an engine and none runs; may raise a KitError, which fails the job.
+        listener: told about every job.
+        queue_limit: jobs that may wait, besides those in slots.
+    """
+
+    def __init__(self, start_engine: Callable[[], EngineProcess], listener: Listener, queue_limit: int = 64) -> None:
+        self._start_engine = start_engine
+        self._listener = listener
+        self._queue_limit = queue_limit
+        self._queue: deque[Job | Callable[[], None]] = deque()
+        self._running: dict[int, tuple[Job, Totals]] = {}  # by slot; the thread's own
+        self._cancelled: set[str] = set()
+        self._engine: EngineProcess | None = None
+        self._starved = False  # the job at the queue's head waits until a running one frees its memory
+        self._stopping = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="scheduler")
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the step under way; jobs that have not ended are not reported. Returns when the engine is gone."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    def submit(self, job: Job) -> None:
+        """Queue a job.
+
+        Raises:
+            Busy: the queue is full.
+        """
+        with self._changed:
+            if len(self._queue) >= self._queue_limit:
+                raise Busy(
+                    f"{len(self._queue)} jobs wait already", where=f"job {job.job_id}", mend="wait for one to end"
+                )
+            self._queue.append(job)
+            self._changed.notify()
+
+    def call(self, task: Callable[[], None]) -> None:
+        """Queue a task that wants the engine's memory for itself; it must not raise. It may use ``replace_engine``."""
+        with self._changed:
+            self._queue.append(task)
+            self._changed.notify()
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a job, queued or running, before its next step; unknown and ended jobs are left as they are."""
+        with self._changed:
+            self._cancelled.add(job_id)
+            self._changed.notify()
+
+    def replace_engine(self, engine: EngineProcess | None) -> None:
+        """Only from within a task: end the engine that runs, if any, and go on with this one."""
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = engine
+
+    # The thread
+
+    def _run(self) -> None:
+        try:
+            while self._wait_for_work():
+                self._drop_cancelled()
+                self._fill_slots()
+                for slot in sorted(self._running):
+                    if slot in self._running:  # an engine that died took all of them
+                        self._step(slot)
+        finally:
+            self.replace_engine(None)
+
+    def _wait_for_work(self) -> bool:
+        with self._changed:
+            while not (self._stopping or self._queue or self._running):
+                self._changed.wait()
+            return not self._stopping
+
+    def _drop_cancelled(self) -> None:
+        with self._changed:
+            cancelled, self._cancelled = self._cancelled, set()
+            waiting = [each for each in self._queue if isinstance(each, Job) and each.job_id in cancelled]
+            for job in waiting:
+                self._queue.remove(job)
+        for job in waiting:
+            self._listener.failed(job, JobCancelled("cancelled before it began", where=f"job {job.job_id}"))
+        for slot, (job, totals) in list(self._running.items()):
+            if job.job_id in cancelled:
+                what = f"cancelled after {len(totals.nanoseconds)} steps"
+                self._give_up(slot, JobCancelled(what, where=f"job {job.job_id}"))
+
+    def _fill_slots(self) -> None:
+        """Start what can start, in order of arrival."""
+        while True:
+            with self._changed:
+                if not self._queue or self._stopping:
+                    return
+                head = self._queue[0]
+                if self._running and (self._starved or not isinstance(head, Job) or self._is_full()):
+                    return
+                self._queue.popleft()
+            if isinstance(head, Job):
+                if not self._begin(head):
+                    return
+            else:
+                head()
+
+    def _begin(self, job: Job) -> bool:
+        """Put a job into a free slot.
+
+        Returns:
+            False when it has to wait until another frees its memory; it is back at the queue's head.
+        """
+        try:
+            engine, slot = self._engine_for(job)
+        except EngineRefused as error:
+            if error.code == EngineRefused.OUT_OF_MEMORY and self._running:
+                log.info("job %s waits for memory", job.job_id)
+                self._starved = True
+                with self._changed:
+                    self._queue.appendleft(job)
+                return False
+            self._listener.failed(job, error)
+            return True
+        except KitError as error:
+            self._listener.failed(job, error)
+            return True
+        with self._changed:
+            self._running[slot] = (job, Totals())
+        log.info("job %s started in slot %d of engine %d", job.job_id, slot, engine.pid)
+        return True
+
+    def _engine_for(self, job: Job) -> tuple[EngineProcess, int]:
+        """An engine with the job begun in it, and the slot. An engine found dead is replaced, once."""
+        if self._engine is not None:
+            slot = self._free_slot(self._engine)
+            try:
+                self._engine.begin(slot, job.seed, job.start, job.image, job.image_type)
+            except EngineDied as error:
+                log.warning("the engine was found dead: %s", error)
+                self._bury(error)
+            else:
+                return self._engine, slot
+        self._engine = self._start_engine()
+        try:
+            self._engine.begin(0, job.seed, job.start, job.image, job.image_type)
+        except EngineDied as error:
+            self._bury(error)
+            raise
+        return self._engine, 0
+
+    def _is_full(self) -> bool:
+        return self._engine is not None and len(self._running) >= self._engine.info.slots
+
+    def _free_slot(self, engine: EngineProcess) -> int:
+        return next(slot for slot in range(engine.info.slots) if slot not in self._running)
+
+    def _step(self, slot: int) -> None:
+        engine = self._engine
+        assert engine is not None
+        job, totals = self._running[slot]
+        try:
+            report = engine.step(slot)
+            totals.add(report)
+            self._listener.progressed(job, report)
+            if report.left:
+                return
+            result = engine.result(slot)
+            totals.peak_rss, totals.state_bytes = engine.memory()
+            engine.release(slot)
+        except EngineDied as error:
+            self._bury(error)
+        except EngineRefused as error:
+            self._give_up(slot, error)
+        else:
+            with self._changed:
+                del self._running[slot]
+            self._starved = False
+            self._listener.finished(job, result, totals)
+
+    def _give_up(self, slot: int, error: KitError) -> None:
+        """End one job, the engine being well."""
+        with self._changed:
+            job, _ = self._running.pop(slot)
+        self._starved = False
+        self._listener.failed(job, error)
+        try:
+            if self._engine is not None:
+                self._engine.release(slot)
+        except EngineDied as died:
+            self._bury(died)
+        except EngineRefused as refused:
+            log.warning("slot %d was not released: %s", slot, refused)
+
+    def _bury(self, error: EngineDied) -> None:
+        """The engine is dead: so are the jobs in it."""
+        self.replace_engine(None)
+        with self._changed:
+            lost, self._running = self._running, {}
+        self._starved = False
+        for job, _ in lost.values():
+            self._listener.failed(job, error)

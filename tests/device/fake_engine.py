@@ -1,0 +1,165 @@
+"""A real child process that speaks the engine's pipe protocol with a toy model, for tests of what surrounds an engine.
+
+The program file is JSON: steps, shape, slow (seconds a step), and misbehave: {"at": KIND or "step N", "how": ...}.
+A toy step is x = x * 0.5 + seed-dependent noise, so that jobs differ and interleaving can be checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import struct
+import sys
+import time
+from array import array
+from pathlib import Path
+
+HEADER = struct.Struct("<IBBH")
+
+
+class Refusal(Exception):  # noqa: N818
+    pass
+
+
+class Toy:
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.program = json.loads(Path(options.program).read_text())
+        self.channels, self.height, self.width = self.program["shape"]
+        self.elements = self.channels * self.height * self.width
+        self.slots: dict[int, dict] = {}
+
+    def misbehave(self, place: str) -> None:
+        """Do what the program says at this place; once only when it names a marker file."""
+        rule = self.program.get("misbehave", {})
+        if rule.get("at") != place:
+            return
+        marker = rule.get("once")
+        if marker:
+            if Path(marker).exists():
+                return
+            Path(marker).touch()
+        how = rule["how"]
+        sys.stderr.write(f"about to {how}\n")
+        sys.stderr.flush()
+        if how == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif how == "exit":
+            sys.exit(rule["status"])
+        elif how == "hang":
+            time.sleep(3600)
+        elif how == "garbage":
+            sys.stdout.buffer.write(b"Segmentation fault\n")
+            sys.stdout.buffer.flush()
+        elif how == "hoard":
+            self.hoard = bytearray(rule["bytes"])
+
+    def info(self) -> bytes:
+        return json.dumps(
+            {
+                "isa": "portable",
+                "steps": self.program["steps"],
+                "channels": self.channels,
+                "height": self.height,
+                "width": self.width,
+                "state_bytes_per_slot": self.program["state"],
+                "activation_bytes": 1000,
+                "program_bytes": 1000,
+                "slots": self.options.slots,
+                "operators": [],
+                "executorch": "1.5.1",
+            }
+        ).encode()
+
+    def begin(self, slot: int, payload: bytes) -> bytes:
+        seed, start, has_image, dtype, _ = struct.unpack_from("<QIBBH", payload)
+        body = payload[16:]
+        others = len([s for s in self.slots if s != slot])
+        if (others + 1) * self.program["state"] > self.options.state_budget:
+            raise Refusal(4, "the state budget is spent")
+        x = [0.0] * self.elements
+        if has_image:
+            if len(body) != self.elements * (1 if dtype else 4):
+                raise Refusal(5, f"{len(body)} bytes")
+            x = [b / 127.5 - 1 for b in body] if dtype else list(array("f", body))
+            if any(v != v or v in (float("inf"), float("-inf")) for v in x):  # noqa: PLR0124
+                raise Refusal(6, "not finite")
+        if start >= self.program["steps"]:
+            raise Refusal(7, f"start {start}")
+        noise = random.Random(seed)
+        self.slots[slot] = {"x": x, "i": start, "noise": noise, "map": bool(has_image)}
+        return b""
+
+    def step(self, slot: int) -> bytes:
+        job = self.slot(slot)
+        self.misbehave(f"step {job['i']}")
+        time.sleep(self.program.get("slow", 0))
+        job["x"] = list(array("f", [0.5 * v + job["noise"].uniform(-1, 1) for v in job["x"]]))
+        job["i"] += 1
+        left = self.program["steps"] - job["i"]
+        return struct.pack("<IIQQQQQ", job["i"] - 1, left, 1000, 10, 1, 12345, 0)
+
+    def result(self, slot: int) -> bytes:
+        job = self.slot(slot)
+        if job["i"] < self.program["steps"]:
+            raise Refusal(3, "not finished")
+        anomaly = array("f", [0.25] * (self.height * self.width)) if job["map"] else array("f")
+        return struct.pack("<B3xf", job["map"], 0.25) + array("f", job["x"]).tobytes() + anomaly.tobytes()
+
+    def slot(self, slot: int) -> dict:
+        if slot not in self.slots:
+            raise Refusal(3, "empty")
+        return self.slots[slot]
+
+    def answer(self, kind: int, slot: int, payload: bytes) -> bytes:
+        names = {1: "info", 2: "begin", 3: "step", 4: "result", 7: "release", 8: "memory"}
+        self.misbehave(names.get(kind, ""))
+        if slot >= self.options.slots:
+            raise Refusal(2, f"slot {slot}")
+        if kind == 1:
+            return self.info()
+        if kind == 2:
+            return self.begin(slot, payload)
+        if kind == 3:
+            return self.step(slot)
+        if kind == 4:
+            return self.result(slot)
+        if kind == 7:
+            self.slots.pop(slot, None)
+            return b""
+        if kind == 8:
+            return struct.pack("<QQ", 5_000_000, self.program["state"] * len(self.slots))
+        raise Refusal(1, f"kind {kind}")
+
+
+def read(count: int) -> bytes:
+    data = sys.stdin.buffer.read(count)
+    if len(data) < count:
+        sys.exit(0)
+    return data
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name, kind in (("program", str), ("program-id", str), ("slots", int), ("state-budget", int), ("isa", str)):
+        parser.add_argument(f"--{name}", type=kind)
+    toy = Toy(parser.parse_args())
+    sys.stderr.write("toy engine up\n")
+    sys.stderr.flush()
+    toy.misbehave("start")
+    while True:
+        length, kind, slot, _ = HEADER.unpack(read(HEADER.size))
+        payload = read(length)
+        try:
+            kind, body = kind | 0x80, toy.answer(kind, slot, payload)
+        except Refusal as refusal:
+            kind, body = 0xFF, struct.pack("<I", refusal.args[0]) + refusal.args[1].encode()
+        sys.stdout.buffer.write(HEADER.pack(len(body), kind, slot, 0) + body)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
