@@ -120,7 +120,7 @@ def _run(
     index = int(step)
     if direct:
         scratch = oracle.fresh_state(layer, x)
-        return oracle.run_step(layer, scratch, x, plan_row(table[index]), index).contiguous()
+        return oracle.run_step(layer, scratch, x, row=plan_row(table[index]), step=index).contiguous()
     refreshes, last_step, previous_step, _ = counters.tolist()
     state = oracle.LayerState(
         [_channels_first(plane) for plane in lattice],
@@ -131,7 +131,7 @@ def _run(
         previous_step,
     )
     row = plan_row(table[index if refreshes else -1])
-    y = oracle.run_step(layer, state, x, row, index)
+    y = oracle.run_step(layer, state, x, row=row, step=index)
     lattice.copy_(torch.stack([_channels_last(plane) for plane in state.lattice]))
     accumulator.copy_(torch.stack([_channels_last(plane) for plane in state.accumulator]))
     if state.history is not None:

@@ -12,18 +12,22 @@ with the coefficients of ``first`` (the job's first step, where multistep solver
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from edge.errors import LoweringError
-from edge.lower.layers import OperatorLayer, StepHolder
+from edge.lower.layers import STATES, OperatorLayer, StepHolder, build_layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from calib.modulated import ModulatedModel
     from calib.samplers import Sampler
+
+Shape = tuple[int, ...]
 
 COEFFICIENTS = ("p_x", "p_e", "c_x", "c_e", "c_d", "c_p")
 """Columns of the sampler's tables."""
@@ -126,22 +130,48 @@ class StepProgram(nn.Module):
         states = {
             f"{name}.{part}": getattr(layer, part)
             for name, layer in self.operator_layers().items()
-            for part in ("lattice", "accumulator", "history", "counters")
+            for part in STATES
         }
         if self.update.multistep:
             states["update.previous"] = self.update.previous
         return states
 
 
-def observe_shapes(
-    denoiser: nn.Module, names: list[str], example: tuple[Tensor, Tensor]
-) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Input and output shape of each named layer in one call of the denoiser.
+def build_program(modulated: ModulatedModel, sampler: Sampler, sample_shape: tuple[int, int, int]) -> StepProgram:
+    """The step program of a modulated model; the model itself is not changed.
+
+    Args:
+        modulated: denoiser with modulated layers.
+        sampler: tables of as many steps as the plan has.
+        sample_shape: (C, H, W) of the sample.
+
+    Raises:
+        LoweringError: plan and sampler differ in steps, or a layer is not called exactly once a step.
+    """
+    for name, layer in modulated.layers.items():
+        if len(layer.plan.rows) != sampler.steps:
+            raise LoweringError(
+                f"the plan has {len(layer.plan.rows)} steps, the sampler {sampler.steps}",
+                where=name,
+                mend="calibrate with this sampler",
+            )
+    denoiser = copy.deepcopy(modulated.denoiser)
+    shapes = observe_shapes(denoiser, list(modulated.layers), torch.zeros(1, *sample_shape), sampler.timesteps[:1])
+    holder = StepHolder()
+    layers = {
+        name: build_layer(layer.arithmetic, layer.plan, *shapes[name], holder)
+        for name, layer in modulated.layers.items()
+    }
+    return StepProgram(denoiser, layers, sampler, sample_shape, holder)
+
+
+def observe_shapes(denoiser: nn.Module, names: list[str], x: Tensor, t: Tensor) -> dict[str, tuple[Shape, Shape]]:
+    """Input and output shape of each named layer in one call ``denoiser(x, t)``.
 
     Raises:
         LoweringError: a layer that is not called, or is called more than once a step (it could not own one state).
     """
-    shapes: dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {name: [] for name in names}
+    shapes: dict[str, list[tuple[Shape, Shape]]] = {name: [] for name in names}
     hooks = []
     for name in names:
 
@@ -151,7 +181,7 @@ def observe_shapes(
         hooks.append(denoiser.get_submodule(name).register_forward_hook(record))
     try:
         with torch.no_grad():
-            denoiser(*example)
+            denoiser(x, t)
     finally:
         for hook in hooks:
             hook.remove()

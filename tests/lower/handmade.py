@@ -1,82 +1,55 @@
-"""A step program made by hand from any denoiser: integers by rounding, a plan that uses every kind of row."""
+"""A modulated model made by hand from any denoiser: integers by rounding, a plan that uses every kind of row."""
 
 from __future__ import annotations
 
-from copy import deepcopy
+import copy
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
-from calib.lattice import RESIDUAL_LEVELS, Kind, Operator
+from calib.modulated import MODULATED, ModulatedLayer, ModulatedModel
+from calib.operators import bias_of, operator_of, weight_of
 from calib.plan import LayerPlan, Mode, PlanRow
-from edge.lower.layers import CONVOLUTIONS, LayerIntegers, StepHolder, build_layer
-from edge.lower.program import StepProgram, observe_shapes
+from calib.weights import LayerWeights, lattice_bits, quantize_weight
 
 if TYPE_CHECKING:
-    from calib.samplers import Sampler
+    from torch import nn
 
-LATTICE_BITS = 12
 LATTICE_STEP = 2.0**-8
 
 
-def mixed_plan(steps: int, *, mode: Mode = Mode.DELTA, reuse: bool = False) -> LayerPlan:
-    """Two-pass anchor, then single passes with residual passes in between; with ``reuse`` every third step is held
-    or extrapolated."""
+def mixed_plan(steps: int, *, mode: Mode = Mode.DELTA, reuse: bool = False, residual: bool = True) -> LayerPlan:
+    """A two-pass anchor, then single passes; residual passes every second step; with ``reuse`` every third step
+    is held or extrapolated."""
 
     def row(i: int) -> PlanRow:
-        residual = (4,) if i % 2 == 0 else ()
+        rest = (4,) if residual and i % 2 == 0 else ()
         if reuse and i % 3 == 2:
-            return PlanRow((), residual, extrapolates=i % 2 == 0)
-        return PlanRow((5, 1) if mode is Mode.DIRECT else (1,), residual)
+            return PlanRow((), rest, extrapolates=i % 2 == 0)
+        return PlanRow((5, 1) if mode is Mode.DIRECT else (1,), rest)
 
-    return LayerPlan(mode, tuple(row(i) for i in range(steps)), PlanRow((5, 0), (5, 0)))
-
-
-def integers(module: nn.Module, plan: LayerPlan, *, planes: int = 2) -> LayerIntegers:
-    """Rounded weights and residual of a conv or linear layer."""
-    kind = Kind.LINEAR if isinstance(module, nn.Linear) else Kind.CONV
-    if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d)):
-        kind = Kind.TRANSPOSED
-    operator = Operator(kind, groups=getattr(module, "groups", 1))
-    four = module.weight.detach().unsqueeze(2) if module.weight.dim() == 3 else module.weight.detach()
-    rows = operator.per_channel(four)
-    channel_scale = rows.abs().amax(1) / 127
-    main = (rows / channel_scale[:, None]).round()
-    rest = ((rows / channel_scale[:, None] - main) * RESIDUAL_LEVELS).round().clamp(-127, 127)
-    weight, residual = (
-        operator.from_per_channel(part, four.shape).reshape(module.weight.shape).to(torch.int8)
-        for part in (main, rest)
-    )
-    table = torch.from_numpy(plan.table())
-    return LayerIntegers(
-        weight,
-        residual if planes == 2 else None,
-        channel_scale,
-        None if module.bias is None else module.bias.detach(),
-        LATTICE_STEP,
-        LATTICE_BITS,
-        table,
-        plan.mode is Mode.DIRECT,
-    )
+    return LayerPlan(mode, tuple(row(i) for i in range(steps)), PlanRow((5, 0), (5, 0) if residual else ()))
 
 
-def handmade_program(denoiser: nn.Module, sampler: Sampler, sample_shape: tuple[int, int, int]) -> StepProgram:
-    """Every conv and linear layer but the time embedding as an operator: direct, one plane, reuse and plain mixed."""
-    denoiser = deepcopy(denoiser).eval()
-    names = [
-        name
-        for name, module in denoiser.named_modules()
-        if isinstance(module, (nn.Linear, *CONVOLUTIONS)) and "time_emb" not in name
-    ]
-    example = (torch.zeros(1, *sample_shape), torch.zeros(1, dtype=torch.int64))
-    shapes = observe_shapes(denoiser, names, example)
-    holder = StepHolder()
+def modulate_layer(module: nn.Module, plan: LayerPlan) -> ModulatedLayer:
+    """One layer with weights rounded to nearest and a fixed lattice step."""
+    operator, _ = operator_of(module)
+    main, rest, channel_scale = quantize_weight(operator, weight_of(module))
+    bits = lattice_bits(operator, main, rest, wanted=13)
+    weights = LayerWeights(main, rest, channel_scale, bias_of(module), torch.tensor(LATTICE_STEP), bits)
+    return MODULATED[type(module)](operator, weights, plan)
+
+
+def modulate_by_hand(denoiser: nn.Module, steps: int) -> ModulatedModel:
+    """Every conv and linear layer but the time embedding: direct, single-plane, reused and plain layers mixed."""
+    denoiser = copy.deepcopy(denoiser).eval().requires_grad_(requires_grad=False)
     layers = {}
-    for index, name in enumerate(names):
+    for name, module in list(denoiser.named_modules()):
+        if type(module) not in MODULATED or "time_emb" in name:
+            continue
+        index = len(layers)
         mode = Mode.DIRECT if index % 5 == 4 else Mode.DELTA
-        plan = mixed_plan(sampler.steps, mode=mode, reuse=mode is Mode.DELTA and index % 3 == 1)
-        module = denoiser.get_submodule(name)
-        made = integers(module, plan, planes=1 if index % 4 == 3 else 2)
-        layers[name] = build_layer(name, module, made, *shapes[name], holder)
-    return StepProgram(denoiser, layers, sampler, sample_shape, holder)
+        plan = mixed_plan(steps, mode=mode, reuse=mode is Mode.DELTA and index % 3 == 1, residual=index % 4 != 3)
+        layers[name] = modulate_layer(module, plan)
+        denoiser.set_submodule(name, layers[name])
+    return ModulatedModel(denoiser, layers)
