@@ -55,16 +55,17 @@ def move(source: Path, target: Path) -> None:
         sync_folder(source.parent)
 
 
-def append(path: Path, data: bytes) -> None:
-    """Add ``data`` to the end of ``path`` and make it durable."""
+def append(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Add ``data`` to the end of ``path`` and, unless told otherwise, make the file durable."""
     is_new = not path.exists()
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         write_all(fd, data)
-        os.fsync(fd)
+        if sync:
+            os.fsync(fd)
     finally:
         os.close(fd)
-    if is_new:
+    if sync and is_new:
         sync_folder(path.parent)
 
 

@@ -18,16 +18,14 @@ import os
 import re
 import shutil
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edge.device import durable
 from edge.device.errors import BundleRejected, HashMismatch, NoSpace, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
-
-    from edge.bundle import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +33,36 @@ MANIFEST = "manifest.json"
 KEPT_BUNDLES = 2
 _RESERVE = 16 * 2**20  # bytes of the disk left alone: logs and the journal must still be written
 _PIECE = 2**20
+_SYNC_EVERY = 2**20  # bytes of an upload: keeps each wait for the disk short
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class ListedFile(Protocol):
+    """What the store needs to know of a file in a bundle (``edge.bundle.BundleFile`` has it)."""
+
+    @property
+    def name(self) -> str:
+        """The file's name, without a folder."""
+
+    @property
+    def sha256(self) -> str:
+        """64 hex digits."""
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+
+    @property
+    def executable(self) -> bool:
+        """Whether it is a program."""
+
+
+class Listing(Protocol):
+    """What the store needs to know of a bundle (``edge.bundle.Manifest`` has it)."""
+
+    @property
+    def files(self) -> Sequence[ListedFile]:
+        """Every file besides the manifest."""
 
 
 class Store:
@@ -53,7 +80,6 @@ class Store:
         self.root = root
         self._budget = budget
         self._lock = threading.RLock()
-        self._sizes: dict[str, int] = {}
         self._wanted: set[str] = set()  # asked about or sent in this session: not to be thrown out for space
         durable.make_folder(root)
         for name in ("blobs", "staging", "bundles"):
@@ -81,90 +107,65 @@ class Store:
             disk = shutil.disk_usage(self.root).free - _RESERVE
             return max(0, min(self._budget - self._used(), disk))
 
-    def open_upload(self, digest: str, size: int) -> int:
-        """Begin or continue an upload of ``size`` bytes.
+    def staged_bytes(self, digest: str) -> int:
+        """Bytes of an upload that are here from an earlier try."""
+        part = self._part(digest)
+        return part.stat().st_size if part.exists() else 0
 
-        Returns:
-            The offset to continue from; equal to ``size`` when only ``finish_upload`` is missing.
+    def read_staged(self, digest: str) -> Iterator[bytes]:
+        """The staged bytes in pieces, from the start."""
+        if self.staged_bytes(digest):
+            yield from _pieces(self._part(digest))
+
+    def reserve(self, digest: str, size: int) -> None:
+        """Make sure that an upload of ``size`` bytes fits, throwing out what nobody needs.
 
         Raises:
-            NoSpace: it does not fit, even after everything unused is thrown out.
+            NoSpace: it does not fit even so.
         """
         with self._lock:
             self._wanted.add(digest)
-            part = self._part(digest)
-            offset = part.stat().st_size if part.exists() else 0
-            if offset > size:
-                log.warning("upload %s: %d bytes staged of %d announced, starting over", digest[:12], offset, size)
-                durable.remove(part)
-                offset = 0
-            if size - offset > self.free():
-                self._make_room(size - offset)
-            if size - offset > self.free():
+            needed = size - self.staged_bytes(digest)
+            if needed > self.free():
+                self._make_room(needed)
+            if needed > self.free():
                 raise NoSpace(
-                    f"{size - offset} bytes do not fit, {self.free()} are free of a budget of {self._budget}",
+                    f"{needed} bytes do not fit, {self.free()} are free of a budget of {self._budget}",
                     where=f"blob {digest[:12]}",
                     mend="use a smaller model, or raise storage.budget_bytes in the board's file",
                 )
-            self._sizes[digest] = size
-            return offset
 
-    def write_upload(self, digest: str, offset: int, data: bytes) -> int:
-        """Add bytes; on disk when it returns. What is there already is skipped.
-
-        Returns:
-            The offset to continue from.
+    def append(self, digest: str, offset: int, data: bytes) -> None:
+        """Add bytes to an upload. They outlive the supervisor; a power cut may take the last MiB.
 
         Raises:
-            StorageError: a gap, more than announced, or no upload was opened.
+            StorageError: ``offset`` is not where the upload stands.
         """
-        with self._lock:
-            size = self._sizes.get(digest)
-            where = f"blob {digest[:12]}"
-            if size is None:
-                raise StorageError("no upload is open", where=where, mend="open it first")
-            part = self._part(digest)
-            staged = part.stat().st_size if part.exists() else 0
-            if offset > staged or offset + len(data) > size:
+        with self._lock, _disk_errors(f"blob {digest[:12]}"):
+            staged = self.staged_bytes(digest)
+            if offset != staged:
                 raise StorageError(
-                    f"bytes {offset} to {offset + len(data)} do not continue at {staged} of {size}",
-                    where=where,
+                    f"bytes from {offset} do not continue at {staged}",
+                    where=f"blob {digest[:12]}",
                     mend="open the upload again to learn where to continue",
                 )
-            fresh = data[staged - offset :]
-            if fresh:
-                with _disk_errors(where):
-                    durable.append(part, fresh)
-            return staged + len(fresh)
+            is_due = (staged + len(data)) // _SYNC_EVERY > staged // _SYNC_EVERY
+            durable.append(self._part(digest), data, sync=is_due)
 
-    def finish_upload(self, digest: str) -> None:
-        """Verify a whole upload and make it a blob. Twice is as good as once.
-
-        Raises:
-            HashMismatch: the bytes are not what the digest says; they are thrown away.
-            StorageError: bytes are missing.
-        """
-        with self._lock:
-            if self.blob(digest).is_file():
-                return
-            part, size = self._part(digest), self._sizes.get(digest)
-            staged = part.stat().st_size if part.exists() else 0
-            if size is None or staged != size:
-                raise StorageError(f"{staged} bytes of {size} are here", where=f"blob {digest[:12]}", mend="go on")
-            if size == 0:
-                durable.append(part, b"")
-            found = hash_file(part)
-            if found != digest:
-                durable.remove(part)
-                raise HashMismatch(
-                    f"the bytes received have SHA-256 {found[:12]}...",
-                    where=f"blob {digest[:12]}",
-                    mend="send it again",
-                )
-            with _disk_errors(digest[:12]):
-                durable.move(part, self.blob(digest))
-            del self._sizes[digest]
+    def commit(self, digest: str) -> None:
+        """Make a whole, verified upload a blob; on disk when it returns."""
+        with self._lock, _disk_errors(f"blob {digest[:12]}"):
+            part = self._part(digest)
+            durable.append(part, b"")
+            size = part.stat().st_size
+            durable.move(part, self.blob(digest))
         log.info("blob %s stored, %d bytes", digest[:12], size)
+
+    def discard(self, digest: str) -> None:
+        """Throw the staged bytes of an upload away."""
+        with self._lock:
+            durable.remove(self._part(digest))
+        log.warning("upload %s thrown away", digest[:12])
 
     # Bundles
 
@@ -176,7 +177,7 @@ class Store:
         """The ids of the bundles here, in no order."""
         return [path.name for path in (self.root / "bundles").iterdir() if _DIGEST.fullmatch(path.name)]
 
-    def verify(self, bundle_id: str, manifest: Manifest, progress: Callable[[int, int], None] | None = None) -> None:
+    def verify(self, bundle_id: str, manifest: Listing, progress: Callable[[int, int], None] | None = None) -> None:
         """Hash a bundle's blobs again, all of them.
 
         Raises:
@@ -198,12 +199,12 @@ class Store:
                 )
             found = hash_file(path)
             if found != digest:
-                self.discard(digest)
+                self.throw_out(digest)
                 raise HashMismatch(f"its SHA-256 is {found[:12]}...", where=where, mend="deploy the bundle again")
             if progress is not None:
                 progress(count + 1, len(wanted))
 
-    def install(self, bundle_id: str, manifest: Manifest) -> Path:
+    def install(self, bundle_id: str, manifest: Listing) -> Path:
         """Link a verified bundle's blobs together under their names.
 
         Returns:
@@ -228,8 +229,8 @@ class Store:
             durable.move(building, target)
         return target
 
-    def discard(self, digest: str) -> None:
-        """Throw out a blob that is not what its name says."""
+    def throw_out(self, digest: str) -> None:
+        """Delete a blob that is not what its name says."""
         log.error("blob %s is damaged and thrown out", digest[:12])
         with self._lock:
             durable.remove(self.blob(digest))
@@ -257,7 +258,7 @@ class Store:
             durable.write_file(self.root / "active", "".join(f"{each}\n" for each in kept).encode())
         log.warning("fell back to bundle %s", bundle_id[:12])
 
-    def prune(self, manifests: Iterable[Manifest]) -> None:
+    def prune(self, manifests: Iterable[Listing]) -> None:
         """Keep the active bundle, the one before it, and the blobs of ``manifests``, which are theirs."""
         with self._lock:
             kept = self.active()
@@ -276,7 +277,7 @@ class Store:
     def _part(self, digest: str) -> Path:
         return self.root / "staging" / f"{_checked(digest)}.part"
 
-    def _is_whole(self, folder: Path, manifest: Manifest) -> bool:
+    def _is_whole(self, folder: Path, manifest: Listing) -> bool:
         """Whether every name in a bundle's folder is a link to its verified blob."""
         digests = {MANIFEST: folder.name, **{file.name: file.sha256 for file in manifest.files}}
         return all(
@@ -320,10 +321,15 @@ class _disk_errors:  # noqa: N801  reads as the statement it is
 def hash_file(path: Path) -> str:
     """SHA-256 of a file, hex."""
     digest = hashlib.sha256()
+    for piece in _pieces(path):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+            yield piece
 
 
 def _checked(digest: str) -> str:
