@@ -17,7 +17,7 @@ import torch
 from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
 from executorch.exir.passes import MemoryPlanningPass
 
-from edge.lower import fold, inspect
+from edge.lower import fold, inspect, simplify
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -69,6 +69,7 @@ def export_step(program: StepProgram) -> ExportedProgram:
     program.eval().requires_grad_(requires_grad=False)
     with torch.no_grad():
         module: Any = torch.export.export(program, inputs).module(check_guards=False)
+        simplify.drop_unit_scalings(module)
         fold.plain_attention(module)
         fold.fold_step_branch(module, program.steps)
         return torch.export.export(module, inputs)
@@ -94,6 +95,7 @@ def lower_program(program: StepProgram, sampler: Sampler) -> LoweredProgram:
         lowered = to_edge_transform_and_lower(
             {METHOD: exported},
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
+            transform_passes=[simplify.DropCopies()],
             constant_methods=constants,
         ).to_executorch(
             ExecutorchBackendConfig(memory_planning_pass=MemoryPlanningPass(share_mutable_buffers=True)),

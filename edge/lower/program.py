@@ -106,7 +106,7 @@ class StepProgram(nn.Module):
     def forward(self, x: Tensor, i: Tensor, first: Tensor) -> Tensor:
         """One step: float32 [1, C, H, W], int64 [1], int64 [1] (1 on a job's first step) -> x' like x."""
         self.holder.step = i
-        eps = self.denoiser(x, self.timesteps.index_select(0, i))
+        eps = self.denoiser(x, self.timesteps.index_select(0, i).reshape(()))
         return self.update(x, eps, i, first)  # type: ignore[no-any-return]
 
     def example_inputs(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -156,7 +156,7 @@ def build_program(modulated: ModulatedModel, sampler: Sampler, sample_shape: tup
                 mend="calibrate with this sampler",
             )
     denoiser = copy.deepcopy(modulated.denoiser)
-    shapes = observe_shapes(denoiser, list(modulated.layers), torch.zeros(1, *sample_shape), sampler.timesteps[:1])
+    shapes = observe_shapes(denoiser, list(modulated.layers), torch.zeros(1, *sample_shape), sampler.timesteps[0])
     holder = StepHolder()
     layers = {
         name: build_layer(layer.arithmetic, layer.plan, *shapes[name], holder)

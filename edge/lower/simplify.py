@@ -1,0 +1,80 @@
+"""Removes what changes nothing: on the device each such node would copy an activation.
+
+Two places: on the exported module, where scalars are still Python numbers, and on the edge program, where every
+tensor is contiguous and every view is a copy, so that order and shape alone decide whether a node does anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from executorch.exir.dialects._ops import ops as exir_ops
+from executorch.exir.pass_base import PassBase, PassResult
+
+if TYPE_CHECKING:
+    from torch import fx
+
+_SCALINGS = (torch.ops.aten.div.Tensor, torch.ops.aten.mul.Tensor)
+_DROPOUT = torch.ops.aten.dropout.default
+
+_CLONE = exir_ops.edge.dim_order_ops._clone_dim_order.default  # noqa: SLF001 - the operator's name
+_EXPAND = exir_ops.edge.aten.expand_copy.default
+_PERMUTE = exir_ops.edge.aten.permute_copy.default
+
+
+def drop_unit_scalings(module: fx.GraphModule) -> int:
+    """Removes divisions and products by 1, and dropout outside training; returns how many."""
+    dropped = 0
+    for node in list(module.graph.nodes):
+        scaling = node.target in _SCALINGS and isinstance(node.args[1], (int, float)) and node.args[1] == 1
+        dropout = node.target is _DROPOUT and not node.args[2]
+        if node.op == "call_function" and (scaling or dropout):
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+            dropped += 1
+    module.recompile()
+    return dropped
+
+
+class DropCopies(PassBase):  # type: ignore[misc]
+    """Edge pass: clones in the same order, expansions to the same shape; two permutations become one or none."""
+
+    def call(self, graph_module: fx.GraphModule) -> PassResult:
+        """Changes the graph in place."""
+        changed = False
+        for node in list(graph_module.graph.nodes):
+            changed |= _compose_permutations(node)
+            source = _same_as(node)
+            if source is not None and not any(user.op == "output" for user in node.users):
+                node.replace_all_uses_with(source)
+                changed = True
+        graph_module.graph.eliminate_dead_code()
+        graph_module.recompile()
+        return PassResult(graph_module, changed)
+
+
+def _same_as(node: fx.Node) -> fx.Node | None:
+    """The earlier node that holds the same tensor, or None."""
+    if node.target is _PERMUTE:
+        unmoved = [dim % len(node.args[1]) for dim in node.args[1]] == list(range(len(node.args[1])))
+        return node.args[0] if unmoved else None
+    if node.target is _CLONE or node.target is _EXPAND:
+        return node.args[0] if _same_layout(node, node.args[0]) else None
+    return None
+
+
+def _compose_permutations(node: fx.Node) -> bool:
+    """Lets a permutation of a permutation read the first one's input."""
+    if node.target is not _PERMUTE or node.args[0].target is not _PERMUTE:
+        return False
+    first, second = node.args[0].args[1], node.args[1]
+    node.args = (node.args[0].args[0], [first[dim] for dim in second])
+    return True
+
+
+def _same_layout(node: fx.Node, source: fx.Node) -> bool:
+    """Whether both hold the same type in the same shape, both contiguous."""
+    ours, theirs = node.meta["val"], source.meta["val"]
+    same = ours.dtype == theirs.dtype and ours.shape == theirs.shape
+    return bool(same and ours.is_contiguous() and theirs.is_contiguous())
