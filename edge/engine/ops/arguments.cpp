@@ -1,0 +1,97 @@
+#include "ops/arguments.h"
+
+namespace modiff {
+namespace {
+
+constexpr size_t kScratchAlignment = 64;
+
+// Dense, dimensions in their natural order.
+bool is_contiguous(const Tensor& tensor) {
+  const auto order = tensor.dim_order();
+  for (size_t i = 0; i < order.size(); ++i) {
+    if (order[i] != i) {
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+executorch::runtime::EValue* ArgumentReader::next() {
+  executorch::runtime::EValue* value = index_ < stack_.size() ? stack_[index_] : nullptr;
+  ++index_;
+  if (value == nullptr) {
+    fail();
+  }
+  return value;
+}
+
+void ArgumentReader::fail() {
+  if (failed_at_ < 0) {
+    failed_at_ = static_cast<int>(index_) - 1;
+  }
+}
+
+const Tensor* ArgumentReader::tensor(ScalarType type) {
+  executorch::runtime::EValue* value = next();
+  if (value == nullptr || !value->isTensor()) {
+    fail();
+    return nullptr;
+  }
+  const Tensor& tensor = value->toTensor();
+  if (tensor.scalar_type() != type || !is_contiguous(tensor) || tensor.const_data_ptr() == nullptr) {
+    fail();
+    return nullptr;
+  }
+  return &tensor;
+}
+
+double ArgumentReader::number() {
+  executorch::runtime::EValue* value = next();
+  if (value == nullptr || !value->isDouble()) {
+    fail();
+    return 0.0;
+  }
+  return value->toDouble();
+}
+
+int64_t ArgumentReader::integer() {
+  executorch::runtime::EValue* value = next();
+  if (value == nullptr || !value->isInt()) {
+    fail();
+    return 0;
+  }
+  return value->toInt();
+}
+
+bool ArgumentReader::flag() {
+  executorch::runtime::EValue* value = next();
+  if (value == nullptr || !value->isBool()) {
+    fail();
+    return false;
+  }
+  return value->toBool();
+}
+
+void ArgumentReader::pair(int64_t* first, int64_t* second) {
+  executorch::runtime::EValue* value = next();
+  if (value == nullptr || !value->isIntList()) {
+    fail();
+    return;
+  }
+  const auto list = value->tryToIntList();
+  if (!list.ok() || list->size() != 2) {
+    fail();
+    return;
+  }
+  *first = (*list)[0];
+  *second = (*list)[1];
+}
+
+void* ContextScratch::allocate_bytes(size_t bytes) {
+  auto memory = context_.allocate_temp(bytes > 0 ? bytes : 1, kScratchAlignment);
+  return memory.ok() ? memory.get() : nullptr;
+}
+
+}  // namespace modiff

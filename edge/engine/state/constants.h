@@ -1,0 +1,16 @@
+// Constant methods of a program: no inputs, one output.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <executorch/runtime/executor/program.h>
+
+namespace modiff {
+
+bool read_integer(const executorch::runtime::Program& program, const char* method, int64_t* value);
+
+// A float32 tensor's values in order, or a single number.
+bool read_floats(const executorch::runtime::Program& program, const char* method, std::vector<float>* values);
+
+}  // namespace modiff

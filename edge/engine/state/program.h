@@ -1,0 +1,70 @@
+// One .pte: opened once, its constants read once, its weights shared by every slot.
+//
+// The program has a method step(x float32 [1, C, H, W], i int64 [1], first int64 [1]) -> float32 [1, C, H, W] and
+// the constant methods steps, initial_sigma, start_coefficients and program_format. Of step's two planned arenas the
+// second holds every mutable buffer: the step state of one job.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include <executorch/extension/data_loader/mmap_data_loader.h>
+#include <executorch/runtime/executor/method.h>
+#include <executorch/runtime/executor/program.h>
+
+#include "state/memory.h"
+
+namespace modiff {
+
+enum class LoadStatus { kOk, kUnreadable, kMissingOperator, kNoMemory };
+
+// Alpha and sigma of the marginal at the input of a step: x_i = alpha * image + sigma * noise.
+struct StartCoefficients {
+  float alpha;
+  float sigma;
+};
+
+struct ProgramFacts {
+  int64_t steps = 0;
+  int32_t channels = 0;
+  int32_t height = 0;
+  int32_t width = 0;
+  float initial_sigma = 0.0F;
+  std::vector<StartCoefficients> start_coefficients;  // [steps]
+  size_t activation_bytes = 0;
+  size_t state_bytes = 0;
+  size_t program_bytes = 0;
+
+  size_t pixels() const { return static_cast<size_t>(height) * static_cast<size_t>(width); }
+  size_t values() const { return static_cast<size_t>(channels) * pixels(); }
+};
+
+class LoadedProgram {
+ public:
+  static constexpr int64_t kFormat = 1;
+
+  // Opens and checks the file, reads the constants and makes sure that `step` loads. Logs what is wrong.
+  LoadStatus open(const char* path);
+
+  const ProgramFacts& facts() const { return facts_; }
+  const executorch::runtime::Program& program() const { return *program_; }
+  Region& activations() { return activations_; }
+  // Temporaries of operators; reset by the runtime after each of them.
+  GrowingAllocator& temporaries() { return temporaries_; }
+
+ private:
+  LoadStatus read_constants();
+  LoadStatus read_step();
+  LoadStatus try_loading_step();
+
+  std::optional<executorch::extension::MmapDataLoader> loader_;
+  std::optional<executorch::runtime::Program> program_;
+  ProgramFacts facts_;
+  Region activations_;
+  GrowingAllocator temporaries_;
+};
+
+LoadStatus to_load_status(executorch::runtime::Error error);
+
+}  // namespace modiff
