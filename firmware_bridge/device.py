@@ -1,4 +1,256 @@
 """The device end of the bridge: parses what the host sends, calls the handler, sends what the handler says.
 
-Skeleton: `DeviceEndpoint(handler)`; run it with `serve(link, handler)` (serve.py).
+Without I/O, clock or threads of its own; `serve` (serve.py) runs it on a link. Nothing in it grows with what the host
+sends: requests are taken only while there is room for their answers, one upload and one submission at a time.
 """
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final, assert_never
+
+from firmware_bridge import limits
+from firmware_bridge.errors import DeviceRefused, JobInputError, LocalProtocolError
+from firmware_bridge.handler import DeviceHandler
+from firmware_bridge.jobs import Failure, JobRequest, Progress, Result
+from firmware_bridge.transfer import Receiver, clip, refusal
+from firmware_bridge.wire import messages
+from firmware_bridge.wire.connection import Connection, Received, Unreadable
+from firmware_bridge.wire.messages import RefusalCode
+from firmware_bridge.wire.reliable import Lost, Opened, Role, random_epoch
+
+_RESERVED: Final = 4
+"""Room kept for answers to requests, which handlers' events may not take."""
+
+Stream = Iterator[messages.DeviceMessage]
+
+
+class DeviceEndpoint:
+    """One device's end of one line; also the `Outbox` of its handler.
+
+    Args:
+        handler: the device behind it.
+        epoch: draws session epochs; tests pass their own.
+        bytes_per_second: line rate where it is known.
+    """
+
+    def __init__(
+        self,
+        handler: DeviceHandler,
+        *,
+        epoch: Callable[[], int] = random_epoch,
+        bytes_per_second: float | None = None,
+    ) -> None:
+        self.connection = Connection(Role.DEVICE, epoch=epoch, bytes_per_second=bytes_per_second)
+        self._handler = handler
+        self._receiver = Receiver(handler.store)
+        self._submission: tuple[messages.Submit, bytearray] | None = None
+        self._greeted = False
+        self._session = self.connection.session.number
+        self._streams: deque[tuple[str, Stream]] = deque()  # what must not be dropped, whole, by job or request
+        handler.attach(self)
+
+    # ------------------------------------------------------------------ what the loop calls
+
+    def process(self) -> bool:
+        """Deal with what the connection has received, and hand it what there is room for. Whether anything happened."""
+        happened = False
+        if self.connection.session.number != self._session:
+            self._session = self.connection.session.number
+            self._forget_session()  # at once: nothing that is queued may slip into the new session
+        while self._may_take() and (event := self.connection.next_event()) is not None:
+            happened = True
+            match event:
+                case Opened():
+                    self._forget_session()
+                    self._handler.session_opened()
+                case Lost():
+                    self._forget_session()
+                    self._handler.session_closed()
+                case Received(message):
+                    self._receive(message)
+                case Unreadable(error):
+                    self._send(messages.Refused(0, RefusalCode.UNSUPPORTED, clip(str(error))))
+                case _:
+                    assert_never(event)
+            self._fill()
+        return self._fill() or happened
+
+    # ------------------------------------------------------------------ what the handler calls (Outbox)
+
+    def room(self) -> int:
+        """Messages that fit before the link catches up; see handler.Outbox."""
+        return max(0, self.connection.room - _RESERVED - len(self._streams)) if self._greeted else 0
+
+    def connected(self) -> bool:
+        """Whether a host is there."""
+        return self.connection.is_open and self._greeted
+
+    def activation_progress(self, request: int, stage: str, done: int, of: int) -> None:
+        """Where an activation stands; dropped when there is no room."""
+        self._send_if_room(messages.ActivationProgress(request, stage, done, of))
+
+    def activated(self, request: int, bundle_id: str) -> None:
+        """The activation begun under `request` is done."""
+        self._queue(f"request {request}", iter([messages.Activated(request, bytes.fromhex(bundle_id))]))
+
+    def refuse(self, request: int, code: int, message: str) -> None:
+        """The activation begun under `request` failed."""
+        self._queue(f"request {request}", iter([messages.Refused(request, code, clip(message))]))
+
+    def progress(self, progress: Progress) -> bool:
+        """A step ran. False: no room, dropped."""
+        return self._send_if_room(
+            messages.JobProgress(
+                job_id=progress.job_id,
+                step=progress.step,
+                of=progress.of,
+                nanoseconds=progress.nanoseconds,
+                passes=progress.passes,
+                residual_passes=progress.residual_passes,
+                macs=progress.macs,
+                saturated=progress.saturated,
+            )
+        )
+
+    def result(self, result: Result) -> None:
+        """The job ended well. LocalProtocolError: its meta or payload is not what a message may hold."""
+        if len(result.payload) > limits.MAX_PAYLOAD:
+            raise LocalProtocolError(
+                f"a result of {len(result.payload)} bytes is over {limits.MAX_PAYLOAD}", where=result.job_id
+            )
+        head = messages.JobResult(result.job_id, dict(result.meta), len(result.payload))
+        messages.encode(head)  # a mistake in it is found here, where the handler made it
+        self._queue(result.job_id, _result_stream(head, result.payload))
+
+    def failure(self, failure: Failure) -> None:
+        """The job ended without a result."""
+        self._queue(failure.job_id, iter([messages.JobFailure(failure.job_id, failure.code, clip(failure.message))]))
+
+    def log(self, text: str) -> None:
+        """A line for the user's eyes; dropped when there is no room."""
+        self._send_if_room(messages.DeviceLog(clip(text)))
+
+    # ------------------------------------------------------------------ sending
+
+    def _may_take(self) -> bool:
+        """Whether a request may be taken: there is room for its answer, or no session left that wants one."""
+        if not self.connection.is_open:
+            return True
+        return self.connection.room >= 1 and len(self._streams) < limits.MAX_JOBS
+
+    def _send(self, message: messages.DeviceMessage) -> None:
+        if self.connection.room >= 1:  # else the session is lost: the event that says so is next
+            self.connection.send(message)
+
+    def _send_if_room(self, message: messages.DeviceMessage) -> bool:
+        if self.room() < 1:
+            return False
+        self.connection.send(message)
+        return True
+
+    def _queue(self, name: str, stream: Stream) -> None:
+        if not self.connected():
+            return
+        self._streams = deque(item for item in self._streams if item[0] != name)
+        self._streams.append((name, stream))
+
+    def _fill(self) -> bool:
+        """Send from the queued streams in turn, a message each. Whether anything was sent."""
+        sent = False
+        while self._streams and self.connection.room > _RESERVED:
+            name, stream = self._streams.popleft()
+            message = next(stream, None)
+            if message is not None:
+                self.connection.send(message)
+                self._streams.append((name, stream))
+                sent = True
+        return sent
+
+    def _forget_session(self) -> None:
+        self._streams.clear()
+        self._submission = None
+        self._greeted = False
+
+    # ------------------------------------------------------------------ requests
+
+    def _receive(self, message: messages.Message) -> None:
+        if isinstance(message, messages.Hello):
+            self._hello(message)
+            return
+        if not self._greeted:
+            self._send(messages.Refused(_request(message), RefusalCode.UNSUPPORTED, "a session begins with a hello"))
+            return
+        try:
+            self._dispatch(message)
+        except JobInputError as error:
+            self._send(messages.Refused(_request(message), RefusalCode.BAD_INPUT, clip(error.what)))
+        except (DeviceRefused, OSError) as error:
+            self._send(refusal(_request(message), error))
+
+    def _dispatch(self, message: messages.Message) -> None:
+        match message:
+            case messages.QueryBlobs(request, digests):
+                present = tuple(digest for digest in digests if self._handler.store.has(digest.hex()))
+                self._send(messages.BlobsReply(request, present))
+            case messages.BeginUpload():
+                self._send(self._receiver.begin(message))
+            case messages.BlobChunk():
+                answer = self._receiver.chunk(message)
+                if answer is not None:
+                    self._send(answer)
+            case messages.Activate(request, bundle_id):
+                self._handler.activate(request, bundle_id.hex())
+            case messages.Submit():
+                self._submission = (message, bytearray())
+                self._submit_if_whole()
+            case messages.JobPayload():
+                self._payload(message)
+            case messages.Cancel(request, job_id):
+                self._handler.cancel(job_id)
+                self._send(messages.Done(request))
+            case messages.Taken(job_id):
+                self._handler.forget(job_id)
+            case _:
+                what = f"{type(message).__name__} is not a host's message"
+                raise DeviceRefused(RefusalCode.UNSUPPORTED, what)
+
+    def _hello(self, hello: messages.Hello) -> None:
+        if hello.protocol != messages.PROTOCOL:
+            what = f"the host speaks protocol {hello.protocol}, this device {messages.PROTOCOL}"
+            self._send(messages.Refused(hello.request, RefusalCode.UNSUPPORTED, what))
+            return
+        self._greeted = True
+        self._send(self._handler.describe().reply(hello.request))
+
+    def _payload(self, chunk: messages.JobPayload) -> None:
+        if self._submission is None or self._submission[0].request != chunk.request:
+            return  # the submission was refused or replaced; its answer is on its way
+        submit, payload = self._submission
+        if chunk.offset != len(payload) or len(payload) + len(chunk.data) > submit.payload_size:
+            self._submission = None
+            what = f"{len(chunk.data)} bytes at {chunk.offset}, where {len(payload)} of {submit.payload_size} are here"
+            raise DeviceRefused(RefusalCode.OFFSET, what)
+        payload += chunk.data
+        self._submit_if_whole()
+
+    def _submit_if_whole(self) -> None:
+        assert self._submission is not None
+        submit, payload = self._submission
+        if len(payload) < submit.payload_size:
+            return
+        self._submission = None
+        self._handler.submit(JobRequest(submit.job_id, submit.kind, submit.params, bytes(payload)))
+        self._send(messages.Done(submit.request))
+
+
+def _request(message: messages.Message) -> int:
+    """The number under which the host waits for an answer; 0 where it waits for none."""
+    return getattr(message, "request", 0)
+
+
+def _result_stream(head: messages.JobResult, payload: bytes) -> Stream:
+    yield head
+    for offset in range(0, len(payload), limits.CHUNK):
+        yield messages.ResultPayload(head.job_id, offset, payload[offset : offset + limits.CHUNK])

@@ -7,6 +7,7 @@ KitError
       UnknownMessage     a message type this version does not know (9)
     PortError            no port, several, taken, not permitted (8)
     LinkError            the link was there and is lost (9)
+      SessionLost        the same, but the line is there: a new session may be opened (9)
     DeviceRefused        the device understood and said no (10)
     JobFailed            the job was taken and did not end well (11)
     JobInputError        the job's input is wrong (12)
@@ -62,6 +63,10 @@ class LinkError(BridgeError):
     """The link was open and is lost, or nobody answers on it."""
 
     exit_code: ClassVar[int] = 9
+
+
+class SessionLost(LinkError):  # noqa: N818  names what happened
+    """The session is over, the line is still there: the client opens a new one and goes on."""
 
 
 class DeviceRefused(BridgeError):  # noqa: N818  names what happened

@@ -32,7 +32,7 @@ class BlobStore(Protocol):
         """The staged bytes in pieces, from the start (the receiver hashes them again before it goes on)."""
 
     def reserve(self, digest: str, size: int) -> None:
-        """Make sure that a blob of `size` bytes fits; DeviceRefused(NO_SPACE) if not. Called before the first append."""
+        """Make sure that a blob of `size` bytes fits; if not, DeviceRefused(NO_SPACE). Called before any append."""
 
     def append(self, digest: str, offset: int, data: bytes) -> None:
         """Add bytes to the staged blob; `offset` is what is staged so far. Need not be durable yet."""
@@ -45,7 +45,10 @@ class BlobStore(Protocol):
 
 
 class Outbox(Protocol):
-    """How a handler speaks to the host. Never blocks. Without a session, everything said is dropped."""
+    """How a handler speaks to the host. Never blocks, to be called from the serving thread only.
+
+    Without a session, everything said is dropped.
+    """
 
     def room(self) -> int:
         """Messages that fit before the link catches up. At 0, run no further step: progress would only be dropped."""
@@ -84,7 +87,7 @@ class DeviceHandler(Protocol):
         """Called once, before anything else: how to speak to the host."""
 
     def describe(self) -> DeviceInfo:
-        """Who this device is and what it can hold, now. `capabilities` and `protocol` are filled in by the endpoint."""
+        """Who this device is and what it can hold, now."""
 
     def session_opened(self) -> None:
         """A host has connected (or again). Nothing of an earlier session's answers will still be sent."""
@@ -95,17 +98,18 @@ class DeviceHandler(Protocol):
     def activate(self, request: int, bundle_id: str) -> None:
         """Begin to verify, self-test and activate a bundle whose blobs are all here.
 
-        Returns at once; ends in exactly one `outbox.activated` or `outbox.refuse` with this request, unless the session
-        closes before.
+        Returns at once; ends in exactly one `outbox.activated` or `outbox.refuse` with this request, unless the
+        session closes before (the work may go on; the host will ask again).
 
         Raises:
             DeviceRefused: it does not even begin (UNKNOWN_BUNDLE: its manifest or a blob is missing; BUSY).
         """
 
     def submit(self, job: JobRequest) -> None:
-        """Take a job. Idempotent by job_id: of a job it has, it starts nothing, and says its end again if it has ended.
+        """Take a job. Idempotent by job_id: one that it has is not started again; its end is said again if it has one.
 
-        Returns at once; ends in exactly one `outbox.result` or `outbox.failure`.
+        Returns at once; ends in exactly one `outbox.result` or `outbox.failure`,
+        which may be said before this returns.
 
         Raises:
             JobInputError: parameters or payload are wrong (also: DeviceRefused with RefusalCode.BAD_INPUT).
@@ -119,11 +123,17 @@ class DeviceHandler(Protocol):
         """The host has the job's end, whole: nothing of it need be kept."""
 
     def wake_files(self) -> Sequence[int]:
-        """File descriptors (the engine's pipe, ...) that call for `advance` when they are readable. Asked each round."""
+        """File descriptors (the engine's pipe, ...) that call for `advance` when they are readable.
+
+        Asked before each wait: name only those that `advance` would read now. One left out (no room towards the host)
+        comes back by itself, because `advance` is called when there is room.
+        """
 
     def advance(self, now: float) -> float | None:
-        """Go on with what can go on without waiting. Called when a wake file is readable, when the time it asked for has
-        come, and after anything arrived from or room opened to the host.
+        """Go on with what can go on without waiting.
+
+        Called when a wake file is readable, when the time it asked for has come, and whenever something arrived from
+        the host or room opened towards it; so it is called often, and must be cheap when there is nothing to do.
 
         Args:
             now: seconds of the monotonic clock.

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from firmware_bridge.wire import messages
+
+AGENT: Final = "firmware_bridge/0.1.0"
+"""What the host calls itself in its hello."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class JobRequest:
 
 @dataclass(frozen=True)
 class Progress:
-    """A job ran a step. One may be missing where the line was too slow for all of them; the last never is.
+    """A job ran a step. One may be missing where the line was too slow for all of them.
 
     Args:
         job_id: which job.

@@ -17,15 +17,15 @@ WINDOW: Final = 16
 """Packets in flight in one direction: 128 KiB covers the turnaround of a 3 Mbaud line many times over."""
 
 MAX_RETRANSMISSIONS: Final = 16
-"""Timeouts of one packet before the link counts as lost; with back-off about 25 s, longer than a board takes to breathe."""
+"""Timeouts of one packet in a row before the link counts as lost: about 25 s with back-off."""
 
 OPEN_ATTEMPTS: Final = 20
 """Openings sent before the host gives up: 10 s at the initial timeout, a supervisor's start on a slow board."""
 
 INITIAL_TIMEOUT: Final = 0.5
-"""Seconds until the first retransmission, before a round trip was measured."""
+"""Seconds until the first retransmission before a round trip was measured."""
 
-MIN_TIMEOUT: Final = 0.05
+MIN_TIMEOUT: Final = 0.1
 """Seconds: below it the scheduler's jitter on a small board looks like loss."""
 
 MAX_TIMEOUT: Final = 2.0
@@ -34,8 +34,9 @@ MAX_TIMEOUT: Final = 2.0
 KEEPALIVE: Final = 2.0
 """Seconds of silence after which the host asks whether the device is still there."""
 
-SILENCE_LIMIT: Final = 20.0
-"""Seconds without one valid packet although asked: the link is lost."""
+UNANSWERED_PINGS: Final = 10
+"""Questions in a row without any answer, 20 s of them, after which the link is lost. Counted, not timed: a
+suspended host must not lose its devices."""
 
 OUTBOX: Final = 32
 """Messages that wait behind the window at either end; a producer that finds it full waits (backpressure)."""
@@ -45,9 +46,6 @@ INBOX: Final = 32
 
 READ_SIZE: Final = 64 * 1024
 """Bytes taken from a link at once: the receive buffer's bound."""
-
-WRITE_AHEAD: Final = 32 * 1024
-"""Bytes made ready for a link that does not take them: two packets; more would only delay acknowledgements."""
 
 MAX_REQUEST: Final = 2**32 - 1
 """Request numbers are u32."""
@@ -89,7 +87,7 @@ MAX_ITEMS: Final = 4096
 """Entries of one list or map inside a result's meta."""
 
 CONSOLE: Final = 64 * 1024
-"""Bytes of the device's console text kept on the host; the oldest goes first."""
+"""Characters of the device's console text kept on the host; the oldest goes first."""
 
 REPLY_TIMEOUT: Final = 30.0
 """Seconds the host waits for the reply to an ordinary request."""
@@ -99,3 +97,22 @@ ACTIVATION_TIMEOUT: Final = 600.0
 
 UPLOAD_TIMEOUT: Final = 60.0
 """Seconds an upload may stand still."""
+
+QUIET: Final = 0.5
+"""Seconds without a byte after which an unfinished frame is not coming any more: it was text, or was cut off."""
+
+BACKLOG: Final = 4
+"""Messages that the host's client lets wait behind the window: enough to keep the line busy, few enough that progress
+shown is progress made."""
+
+PROGRESS_KEPT: Final = 4096
+"""Job events kept for a caller who does not ask; then the oldest progress goes, never a result or a failure."""
+
+RECONNECTIONS: Final = 5
+"""New sessions that one operation may need before it gives up."""
+
+FAREWELL: Final = 1.0
+"""Seconds that closing may take to send what is left."""
+
+LOG_KEPT: Final = 256
+"""Lines of the device's log kept for a caller who does not ask; the oldest go first."""

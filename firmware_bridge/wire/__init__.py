@@ -1,0 +1,1 @@
+"""The protocol itself: bytes in, events out; no clock, no I/O, no threads."""

@@ -28,6 +28,7 @@ class UInt:
     minimum: int = 0
 
     def __call__(self, value: object) -> int:
+        """The integer itself."""
         if type(value) is not int:
             raise ValueError(f"an integer is wanted, not {type(value).__name__}")
         if not self.minimum <= value <= self.maximum:
@@ -40,6 +41,7 @@ class Flag:
     """True or false."""
 
     def __call__(self, value: object) -> bool:
+        """The truth value itself."""
         if type(value) is not bool:
             raise ValueError(f"true or false is wanted, not {type(value).__name__}")
         return value
@@ -53,6 +55,7 @@ class Text:
     pattern: str = ""
 
     def __call__(self, value: object) -> str:
+        """The text itself."""
         if type(value) is not str:
             raise ValueError(f"text is wanted, not {type(value).__name__}")
         if len(value) > self.limit:
@@ -74,6 +77,7 @@ class Blob:
     minimum: int = 0
 
     def __call__(self, value: object) -> bytes:
+        """The bytes themselves."""
         if type(value) is not bytes:
             raise ValueError(f"bytes are wanted, not {type(value).__name__}")
         if not self.minimum <= len(value) <= self.limit:
@@ -88,6 +92,7 @@ class Maybe:
     inner: Check
 
     def __call__(self, value: object) -> object:
+        """None, or what `inner` makes of the value."""
         return None if value is None else self.inner(value)
 
 
@@ -99,6 +104,7 @@ class Many:
     limit: int
 
     def __call__(self, value: object) -> tuple[object, ...]:
+        """The items as a tuple."""
         if type(value) not in {list, tuple}:
             raise ValueError(f"a list is wanted, not {type(value).__name__}")
         assert isinstance(value, list | tuple)
@@ -120,6 +126,7 @@ class Tree:
     items: int
 
     def __call__(self, value: object) -> dict[str, object]:
+        """The map, its tuples turned into lists."""
         if type(value) is not dict:
             raise ValueError(f"a map is wanted, not {type(value).__name__}")
         checked = self._plain(value, self.depth)

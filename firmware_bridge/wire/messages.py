@@ -67,6 +67,7 @@ class FailureCode(enum.IntEnum):
     BAD_INPUT = 5
     NOT_FINITE = 6
     BUNDLE_CHANGED = 7
+    LOST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class BeginUpload:
     code: ClassVar[int] = 3
     request: Request
     digest: Digest
-    size: BlobOffset
+    size: Annotated[int, UInt(limits.MAX_BLOB, 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,10 +331,9 @@ def _no_tags(_value: object, _immutable: bool) -> NoReturn:
 
 
 # Every tag that cbor2 would turn into an object: none is ours, and some cost unbounded time or memory to build.
-_TAGS: Final = {
-    tag: _no_tags
-    for tag in (*range(6), 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799)
-}
+_TAGS: Final = dict.fromkeys(
+    (*range(6), 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799), _no_tags
+)
 
 
 def encode(message: Message) -> bytes:
