@@ -81,7 +81,9 @@ class Outbox(Protocol):
 class DeviceHandler(Protocol):
     """The device behind the endpoint: storage, activation, jobs."""
 
-    store: BlobStore
+    @property
+    def store(self) -> BlobStore:
+        """Where blobs lie; the same object always."""
 
     def attach(self, outbox: Outbox) -> None:
         """Called once, before anything else: how to speak to the host."""
