@@ -36,6 +36,8 @@ _STARTED_WITHOUT_MEMORY = 5  # the engine's exit status
 
 def refusal(error: KitError) -> DeviceRefused:
     """How the host is told that a request is refused."""
+    if isinstance(error, DeviceRefused):
+        return error
     code = next((code for kind, code in _REFUSALS if isinstance(error, kind)), RefusalCode.INTERNAL)
     return DeviceRefused(code, words(error))
 

@@ -102,6 +102,10 @@ class Scheduler:
             self._changed.notify()
         self._thread.join()
 
+    def is_alive(self) -> bool:
+        """Whether the thread works; false after ``stop``, or after a fault that is logged."""
+        return self._thread.is_alive()
+
     def submit(self, job: Job) -> None:
         """Queue a job.
 
@@ -144,6 +148,9 @@ class Scheduler:
                 for slot in sorted(self._running):
                     if slot in self._running:  # an engine that died took all of them
                         self._step(slot)
+        except Exception:
+            log.critical("the scheduler has a fault and ends", exc_info=True)
+            raise
         finally:
             self.replace_engine(None)
 

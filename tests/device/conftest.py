@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
-from edge.device.engine_process import EngineCommand
+from edge.device.engine_process import EngineCommand, EngineProcess
 
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 STATE = 1000
@@ -34,6 +37,84 @@ def toy_executable(folder: Path) -> Path:
     path.write_text(f"#!{sys.executable}\nimport runpy\nrunpy.run_path({str(FAKE_ENGINE)!r}, run_name='__main__')\n")
     path.chmod(0o755)
     return path
+
+
+@dataclass(frozen=True)
+class ToyBundle:
+    """A bundle around the toy engine: its id and every blob, the manifest among them."""
+
+    bundle_id: str
+    blobs: dict[str, bytes]
+    golden: bytes
+
+
+def sha(data: bytes) -> str:
+    """SHA-256, hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def toy_golden(folder: Path, program: bytes, start: int) -> bytes:
+    """What the toy engine makes of the self-test's input."""
+    path = folder / "golden-program.pte"
+    path.write_bytes(json.dumps({**json.loads(program), "misbehave": {}}).encode())
+    with EngineProcess(EngineCommand(toy_executable(folder), path, "0" * 64, 1, 10**9)) as engine:
+        channels, height, width = engine.info.shape
+        engine.begin(0, 5, start, bytes(4 * channels * height * width))
+        while engine.step(0).left:
+            pass
+        return engine.result(0).image
+
+
+def toy_bundle(
+    folder: Path,
+    name: str = "toy",
+    *,
+    board: str = "host",
+    slots: int = 2,
+    golden: bytes | None = None,
+    memory: Mapping[str, int] | None = None,
+    promise: Mapping[str, int] | None = None,
+    **program: object,
+) -> ToyBundle:
+    """A bundle of the toy engine with a true (or the given) golden output; ``promise`` changes the manifest's model."""
+    data = toy_program(**program)
+    table = json.loads(data)
+    start = table["steps"] - 3
+    if golden is None:
+        golden = toy_golden(folder, data, start)
+    channels, height, width = table["shape"]
+    parts = {
+        "program.pte": ("program", data),
+        "modiff-engine": ("engine", toy_executable(folder).read_bytes()),
+        "golden.f32": ("golden", golden),
+    }
+    sizes = {"state_bytes": STATE, "activation_bytes": 1000, "program_bytes": len(data), "peak_bytes": 100_000}
+    manifest = {
+        "format": 1,
+        "name": name,
+        "board": board,
+        "kit": "0.1.0",
+        "runtime": {"executorch": "1.5.1", "operators": 1},
+        "model": {
+            "name": "toy",
+            "content_hash": "0" * 64,
+            "channels": channels,
+            "height": height,
+            "width": width,
+            **(promise or {}),
+        },
+        "sampler": {"name": "ddim", "steps": table["steps"]},
+        "plan": {},
+        "memory": {**sizes, **(memory or {})},
+        "slots": slots,
+        "files": [
+            {"name": part, "role": role, "sha256": sha(body), "bytes": len(body), "executable": role == "engine"}
+            for part, (role, body) in parts.items()
+        ],
+        "golden": {"seed": 5, "start": start, "image": "zeros", "min_psnr_db": 60},
+    }
+    text = json.dumps(manifest, sort_keys=True).encode()
+    return ToyBundle(sha(text), {sha(body): body for body in (text, *(body for _, body in parts.values()))}, golden)
 
 
 @pytest.fixture

@@ -1,0 +1,119 @@
+"""``python -m edge.device``: the supervisor of one board, on one serial link, until it is told to stop."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import shlex
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from boards.errors import KitError
+from edge.device import console
+
+if TYPE_CHECKING:
+    from edge.device.supervisor import Supervisor
+
+log = logging.getLogger("edge.device.main")  # __name__ is "__main__" here
+_REOPEN_SECONDS = 1.0
+_FAULT = 70  # EX_SOFTWARE of sysexits.h: a service manager restarts us
+
+
+class Level(enum.StrEnum):
+    """How much the log says."""
+
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
+
+
+def main(
+    *,
+    root: Annotated[Path, typer.Option(envvar="EDGE_DEVICE_ROOT", help="Folder of the device's bundles and journal.")],
+    port: Annotated[str, typer.Option(envvar="EDGE_DEVICE_PORT", help="Serial port to the host, e.g. /dev/ttyGS0.")],
+    board: Annotated[str, typer.Option(envvar="EDGE_DEVICE_BOARD", help="What this board is: a name or a .toml file.")],
+    baud: Annotated[int | None, typer.Option(help="Bits a second; the board's own rate if not given.")] = None,
+    engine_prefix: Annotated[str, typer.Option(help="Words before the engine's command, e.g. an emulator's.")] = "",
+    lifeline: Annotated[bool, typer.Option("--lifeline", help="Stop when standard input closes.")] = False,
+    log_level: Annotated[Level, typer.Option(help="How much the log on stderr says.")] = Level.info,
+) -> None:
+    """Serve bundles and jobs to a host on a serial port."""
+    console.set_up(log_level)
+    stopping = threading.Event()
+    received: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        received.append(number)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    if lifeline:
+        threading.Thread(target=_watch_lifeline, args=(stopping,), name="lifeline", daemon=True).start()
+    try:
+        supervisor = _start(root, board, tuple(shlex.split(engine_prefix)))
+        try:
+            _serve(supervisor, port, baud, stopping)
+            is_well = supervisor.is_well()
+        finally:
+            supervisor.close()
+    except KitError as error:
+        log.critical("%s", error)
+        raise typer.Exit(error.exit_code) from error
+    if not is_well:
+        raise typer.Exit(_FAULT)
+    log.info("stopped")
+    raise typer.Exit(130 if signal.SIGINT in received else 0)
+
+
+def _watch_lifeline(stopping: threading.Event) -> None:
+    """Whoever started us holds the other end of our stdin; when that goes, so do we."""
+    while os.read(0, 1024):
+        pass
+    stopping.set()
+
+
+def _start(root: Path, board: str, prefix: tuple[str, ...]) -> Supervisor:
+    """A supervisor, its storage checked and its active bundle found."""
+    from boards import load_board  # noqa: PLC0415  --help need not wait for these
+    from edge.device.supervisor import Supervisor  # noqa: PLC0415
+
+    known = load_board(board)
+    log.info("board %s (%s), folder %s", known.name, known.title, root)
+    return Supervisor(root, known, prefix=prefix)
+
+
+def _serve(supervisor: Supervisor, port: str, baud: int | None, stopping: threading.Event) -> None:
+    """Keep the link open. It may fail at the first opening (exit 8); after that, cables come and go."""
+    from firmware_bridge.errors import LinkError, PortError  # noqa: PLC0415
+    from firmware_bridge.link.serial import open_port  # noqa: PLC0415
+    from firmware_bridge.serve import serve  # noqa: PLC0415
+
+    rate = baud or supervisor.board.link.baud
+    was_open = False
+    while not stopping.is_set() and supervisor.is_well():
+        try:
+            with open_port(port, rate) as link:
+                log.info("port %s open at %d baud", link.name, rate)
+                was_open = True
+                serve(link, supervisor, stop=lambda: stopping.is_set() or not supervisor.is_well())
+        except LinkError as error:
+            log.warning("%s", error)
+        except PortError as error:
+            if not was_open:
+                raise
+            log.warning("%s", error)
+        stopping.wait(_REOPEN_SECONDS)
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.command()(main)
+
+if __name__ == "__main__":
+    app(prog_name="python -m edge.device")

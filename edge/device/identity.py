@@ -1,0 +1,44 @@
+"""Who this device is across restarts, and the lock that keeps a second supervisor out of its folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from typing import TYPE_CHECKING
+
+from edge.device import durable
+from edge.device.errors import StorageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Identity:
+    """``device_id`` is made once and kept in the folder; ``boot_id`` is new each time.
+
+    Args:
+        root: the device's folder, which is there.
+
+    Raises:
+        StorageError: another supervisor uses the folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise StorageError(
+                "another supervisor uses this folder", where=str(root), mend="stop it, or choose another --root"
+            ) from None
+        path = root / "device_id"
+        if not path.exists():
+            durable.write_file(path, f"{uuid.uuid4()}\n".encode())
+        self.device_id = path.read_text(encoding="ascii", errors="replace").strip()
+        self.boot_id = str(uuid.uuid4())
+
+    def release(self) -> None:
+        """Let another supervisor in."""
+        os.close(self._lock)
