@@ -1,0 +1,116 @@
+"""The kernels against the reference, bit for bit: natively, under emulation, and under sanitizers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import selftest
+from conftest import needs_emulator
+
+from calib.noise import noise
+from edge.toolchain import build_selftest
+
+CASES = 150
+
+
+@pytest.fixture(scope="module")
+def cases():
+    drawn = [selftest.random_case(seed) for seed in range(CASES)]
+    drawn += [selftest.without_history(case) for case in drawn[:10]]
+    return [(case, selftest.reference(case)) for case in drawn]
+
+
+@pytest.fixture(scope="module")
+def native():
+    return str(build_selftest("host"))
+
+
+@pytest.fixture(scope="module")
+def aarch64():
+    return build_selftest("aarch64")
+
+
+def check(command, cases):
+    answer = selftest.run_program(command, b"".join(selftest.encode(case) for case, _ in cases))
+    for case, expected in cases:
+        selftest.assert_equal(expected, selftest.decode(case, answer))
+    assert answer.finished()
+
+
+def test_the_cases_reach_what_they_should(cases):
+    outcomes = [outcome for _, outcome in cases]
+    assert any(saturated for outcome in outcomes for _, _, saturated in outcome.statistics)
+    assert any(residual for outcome in outcomes for _, residual, _ in outcome.statistics)
+    assert any(passes == 0 for outcome in outcomes for passes, _, _ in outcome.statistics)
+    assert {case.operator.kind for case, _ in cases} == set(selftest.Kind)
+    assert {case.plan.mode for case, _ in cases} == set(selftest.Mode)
+
+
+@pytest.mark.parametrize("isa", ["portable", "auto"])
+def test_native_kernels_equal_the_reference(native, cases, isa):
+    check([native, isa], cases)
+
+
+@pytest.mark.parametrize("isa", ["portable", "auto"])
+def test_native_kernels_stay_within_their_memory(cases, isa):
+    check([str(build_selftest("host", sanitize=True)), isa], cases)
+
+
+@needs_emulator
+@pytest.mark.parametrize(
+    ("cpu", "isa"),
+    [("cortex-a76", "dotprod"), ("cortex-a76", "neon"), ("cortex-a76", "portable"), ("cortex-a72", "auto")],
+)
+def test_emulated_kernels_equal_the_reference(aarch64, cases, cpu, isa):
+    check([*selftest.emulated(aarch64, cpu), isa], cases)
+
+
+@needs_emulator
+def test_a_cpu_without_dot_product_refuses_those_kernels(aarch64):
+    with pytest.raises(AssertionError, match="ISA"):
+        selftest.run_program([*selftest.emulated(aarch64, "cortex-a72"), "dotprod"], b"")
+
+
+def test_a_wrong_integer_is_noticed(native, cases):
+    case, expected = next(pair for pair in cases if pair[1].accumulator.size)
+    actual = selftest.decode(case, selftest.run_program([native, "auto"], selftest.encode(case)))
+    actual.accumulator = actual.accumulator + np.eye(1, actual.accumulator.size, dtype=np.int32)[0]
+    with pytest.raises(AssertionError):
+        selftest.assert_equal(expected, actual)
+
+
+def test_a_thousand_steps_leave_no_drift(native):
+    """I2: O == W (*) A after 1,000 steps; the reference's own outcome says the same."""
+    case = selftest.long_case(steps=1000)
+    answer = selftest.run_program([native, "auto"], selftest.encode(case))
+    outcome = selftest.decode(case, answer)
+    weight = case.weights[0].numpy().astype(np.int64)
+    positions = outcome.lattice.reshape(-1, weight.shape[1]).astype(np.int64)
+    np.testing.assert_array_equal(outcome.accumulator.reshape(-1, weight.shape[0]), positions @ weight.T)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7, 2**64 - 1])
+def test_noise_is_the_reference_stream(native, seed):
+    request = np.uint32(selftest.NOISE).tobytes() + np.array([seed, 4097], np.uint64).tobytes()
+    values = selftest.run_program([native, "auto"], request).take("<f4", 4097)
+    expected = noise(seed, (4097,))
+    np.testing.assert_allclose(values, expected, rtol=2e-7, atol=1e-7)
+    assert (values == expected).mean() > 0.999
+
+
+def test_checksum_is_castagnoli(native):
+    request = np.uint32(selftest.CHECKSUM).tobytes() + np.uint64(9).tobytes() + b"123456789"
+    assert selftest.run_program([native, "auto"], request).take("<u4", 1)[0] == 0xE3069283
+
+
+def test_anomaly_map_is_the_references(native):
+    from calib.inspection import anomaly_map, anomaly_score
+
+    rng = np.random.default_rng(5)
+    image, reconstruction = (rng.uniform(-1, 1, (3, 11, 7)).astype(np.float32) for _ in range(2))
+    request = np.uint32(selftest.ANOMALIES).tobytes() + np.array([3, 11, 7], np.int32).tobytes()
+    answer = selftest.run_program([native, "auto"], request + reconstruction.tobytes() + image.tobytes())
+    score = answer.take("<f4", 1)[0]
+    expected = anomaly_map(image, reconstruction)
+    np.testing.assert_allclose(answer.take("<f4", 77).reshape(11, 7), expected, rtol=1e-6)
+    assert score == pytest.approx(anomaly_score(expected), rel=1e-6)
