@@ -1,1 +1,5 @@
-"""From a pretrained diffusion model to a modulated INT8 one: observe, quantize, plan, evaluate; pure PyTorch."""
+"""From a pretrained diffusion model to a modulated INT8 one: load, observe, quantize, plan, evaluate."""
+
+from calib.calibration import Calibration, CalibrationConfig, calibrate, calibration_key
+
+__all__ = ["Calibration", "CalibrationConfig", "calibrate", "calibration_key"]

@@ -17,7 +17,7 @@ BOX_SIDE = 5
 def anomaly_map(image: npt.NDArray[np.float32], reconstruction: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Mean absolute difference over the channels, smoothed by a 5x5 box.
 
-    At the border the box is cut to what lies inside the image.
+    Outside the image its nearest edge pixel counts (clamp to edge).
 
     Args:
         image: ``[C, H, W]``, in [-1, 1].
@@ -34,19 +34,12 @@ def anomaly_map(image: npt.NDArray[np.float32], reconstruction: npt.NDArray[np.f
             f"image {image.shape} and reconstruction {reconstruction.shape}", mend="both must be [C, H, W]"
         )
     difference = np.abs(reconstruction.astype(np.float64) - image).mean(axis=0)
-    inside = _box_sums(np.ones_like(difference))
-    smoothed: npt.NDArray[np.float32] = (_box_sums(difference) / inside).astype(np.float32)
+    padded = np.pad(difference, BOX_SIDE // 2, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (BOX_SIDE, BOX_SIDE))
+    smoothed: npt.NDArray[np.float32] = windows.mean(axis=(2, 3)).astype(np.float32)
     return smoothed
 
 
 def anomaly_score(anomalies: npt.NDArray[np.float32]) -> float:
     """The largest value of an anomaly map."""
     return float(anomalies.max())
-
-
-def _box_sums(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Sums over a 5x5 box around each pixel, zeros outside."""
-    padded = np.pad(values, BOX_SIDE // 2)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (BOX_SIDE, BOX_SIDE))
-    sums: npt.NDArray[np.float64] = windows.sum(axis=(2, 3))
-    return sums

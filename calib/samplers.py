@@ -101,7 +101,8 @@ def _betas(config: Mapping[str, Any], where: str) -> npt.NDArray[np.float32]:
         case "squaredcos_cap_v2":
             # Nichol and Dhariwal (2021), equation 17.
             share = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * np.pi / 2) ** 2
-            return np.minimum(1 - share[1:] / share[:-1], 0.999).astype(np.float32)
+            cosine: npt.NDArray[np.float32] = np.minimum(1 - share[1:] / share[:-1], 0.999).astype(np.float32)
+            return cosine
         case _:
             raise ModelError(f"beta_schedule {schedule!r} is not supported", where=where)
 

@@ -101,4 +101,5 @@ def start_inspection(sampler: Sampler, image: torch.Tensor, noise: torch.Tensor,
     if image.shape != noise.shape:
         raise CalibrationError(f"image {tuple(image.shape)} and noise {tuple(noise.shape)} differ in shape")
     alpha, sigma = sampler.start_coefficients[start]
-    return alpha * image + sigma * noise
+    noised: torch.Tensor = alpha * image + sigma * noise
+    return noised

@@ -1,0 +1,158 @@
+"""Watching a float model over a sampler's run: how far each layer's input reaches and how much it changes a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from calib.noise import noise_batch
+from calib.operators import LINEAR_LAYERS, why_not
+from calib.samplers import Sampler
+from calib.sampling import sample, start_generation
+
+BINS_PER_OCTAVE = 8
+LOWEST_OCTAVE, HIGHEST_OCTAVE = -32, 32
+BINS = (HIGHEST_OCTAVE - LOWEST_OCTAVE) * BINS_PER_OCTAVE
+
+SEED_TOLERANCE = 1e-5
+"""Inputs of two seeds that differ by less, relative to their range, are the same but for rounding."""
+
+
+@dataclass
+class LayerObservation:
+    """What one layer's input did.
+
+    Attributes:
+        lowest, highest: extreme values over the run and all seeds.
+        spread: largest difference between two seeds at one step.
+        changes: int64 ``[T, BINS]``: histogram of ``|x_i - x_(i-1)|`` in eighths of an octave; row 0 is empty.
+        zeros: int64 ``[T]``: changes too small for the histogram.
+    """
+
+    changes: torch.Tensor
+    zeros: torch.Tensor
+    lowest: float = 0.0
+    highest: float = 0.0
+    spread: float = 0.0
+    _previous: torch.Tensor | None = field(default=None, repr=False)
+
+    @classmethod
+    def empty(cls, steps: int) -> LayerObservation:
+        """Nothing seen yet."""
+        return cls(torch.zeros(steps, BINS, dtype=torch.int64), torch.zeros(steps, dtype=torch.int64))
+
+    @property
+    def largest(self) -> float:
+        """Largest magnitude over the run."""
+        return max(-self.lowest, self.highest)
+
+    @property
+    def depends_on_sample(self) -> bool:
+        """False where every seed saw the same input, as layers do that look at the timestep only."""
+        return self.spread > SEED_TOLERANCE * self.largest
+
+    def see(self, step: int, x: torch.Tensor) -> None:
+        """Record the input of one step: float32 ``[N, ...]``, one entry a seed."""
+        self.lowest = min(self.lowest, float(x.min()))
+        self.highest = max(self.highest, float(x.max()))
+        self.spread = max(self.spread, float((x.amax(0) - x.amin(0)).max()))
+        if self._previous is not None:
+            size = (x - self._previous).abs_().flatten()
+            seen = size >= 2.0**LOWEST_OCTAVE
+            bins = ((size[seen].log2_() - LOWEST_OCTAVE) * BINS_PER_OCTAVE).long().clamp_(0, BINS - 1)
+            self.changes[step] += torch.bincount(bins, minlength=BINS)
+            self.zeros[step] += int((~seen).sum())
+        self._previous = x.clone()
+
+    def forget_previous(self) -> None:
+        """The next input starts another run."""
+        self._previous = None
+
+
+def bin_sizes() -> torch.Tensor:
+    """float64 ``[BINS]``: the change that stands for each bin of the histogram (its geometric middle)."""
+    return 2.0 ** (LOWEST_OCTAVE + (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS_PER_OCTAVE)
+
+
+def linear_layers(denoiser: nn.Module) -> tuple[list[str], dict[str, str]]:
+    """Names of the layers that can be modulated, and of the linear ones that cannot, with the reason."""
+    able, unable = [], {}
+    for name, module in denoiser.named_modules():
+        if isinstance(module, LINEAR_LAYERS):
+            reason = why_not(module)
+            if reason is None:
+                able.append(name)
+            else:
+                unable[name] = reason
+    return able, unable
+
+
+def observe(
+    denoiser: nn.Module,
+    sampler: Sampler,
+    shape: tuple[int, int, int],
+    seeds: Sequence[int],
+    *,
+    batch: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, LayerObservation]:
+    """Run the float sampler once for each seed and watch every layer that can be modulated.
+
+    Args:
+        denoiser: the float model.
+        sampler: what the device will run.
+        shape: (C, H, W) of a sample.
+        seeds: of the starting noise.
+        batch: seeds that run together.
+        progress: called with (steps done, steps in all).
+
+    Returns:
+        By layer name; a layer that the model never calls is missing.
+    """
+    names, _ = linear_layers(denoiser)
+    observations: dict[str, LayerObservation] = {}
+    done, total = 0, sampler.steps * -(-len(seeds) // batch)
+    for first in range(0, len(seeds), batch):
+        x = start_generation(sampler, noise_batch(seeds[first : first + batch], shape))
+        with _watch(denoiser, names, observations, sampler.steps) as advance:
+
+            def step_done(i: int, _: torch.Tensor, *, before: int = done) -> None:
+                advance(i + 1)
+                if progress is not None:
+                    progress(before + i + 1, total)
+
+            sample(denoiser, sampler, x, on_step=step_done)
+        done += sampler.steps
+        for observation in observations.values():
+            observation.forget_previous()
+    return observations
+
+
+@contextmanager
+def _watch(
+    denoiser: nn.Module, names: Sequence[str], observations: dict[str, LayerObservation], steps: int
+) -> Iterator[Callable[[int], None]]:
+    """Hooks on the named layers while the context lives; gives the function that sets the step to record."""
+    current = 0
+
+    def set_current(step: int) -> None:
+        nonlocal current
+        current = step
+
+    def hook_for(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            observations.setdefault(name, LayerObservation.empty(steps)).see(current, inputs[0].detach())
+
+        return hook
+
+    modules = dict(denoiser.named_modules())
+    handles = [modules[name].register_forward_pre_hook(hook_for(name)) for name in names]
+    try:
+        yield set_current
+    finally:
+        for handle in handles:
+            handle.remove()
