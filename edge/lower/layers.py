@@ -137,7 +137,7 @@ class OperatorConv(OperatorLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Float32 [N, C, H, W] -> [N, OC, OH, OW] (or without H and OH)."""
-        lifted = x.unsqueeze(2) if self.one_dimensional else x
+        lifted = x.reshape(_lift(x.shape)) if self.one_dimensional else x  # a view, which costs nothing on the device
         y: Tensor = torch.ops.modiff.conv2d(
             lifted, self.step, self.lattice, self.accumulator, self.history, self.counters,
             self.weight, self.residual_weight, self.scale, self.bias, self.table,
@@ -145,7 +145,7 @@ class OperatorConv(OperatorLayer):
             list(self.shape.kernel), list(self.operator.stride), list(self.operator.padding),
             list(self.operator.dilation), self.shape.groups, self.shape.transposed, self.direct, self.output_size,
         )  # fmt: skip
-        return y.squeeze(2) if self.one_dimensional else y
+        return y.reshape(y.shape[0], y.shape[1], y.shape[3]) if self.one_dimensional else y
 
 
 class OperatorLinear(OperatorLayer):
