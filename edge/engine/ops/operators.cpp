@@ -1,5 +1,8 @@
 #include "ops/operators.h"
 
+#include <cstring>
+#include <vector>
+
 #include <executorch/runtime/platform/log.h>
 
 #include "modulated/layer.h"
@@ -41,6 +44,27 @@ void linear_out(KernelRuntimeContext& context, Span<executorch::runtime::EValue*
   run(context, "modiff::linear.out", read_linear(stack));
 }
 
+bool is_own(const Kernel& kernel) {
+  for (const Kernel& own : own_operators()) {
+    if (std::strcmp(kernel.name_, own.name_) == 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Ours first, then the runtime's, so that a lookup finds every operator in one table.
+std::vector<Kernel> merged_table() {
+  const Span<const Kernel> own = own_operators();
+  std::vector<Kernel> kernels(own.begin(), own.end());
+  for (const Kernel& kernel : executorch::runtime::get_registered_kernels()) {
+    if (!is_own(kernel)) {
+      kernels.push_back(kernel);
+    }
+  }
+  return kernels;
+}
+
 }  // namespace
 
 void use_kernels(const KernelSet* kernels) { g_kernels = kernels; }
@@ -49,9 +73,14 @@ const KernelSet& active_kernels() { return *g_kernels; }
 
 StepStatistics& step_statistics() { return g_statistics; }
 
-Span<const Kernel> operator_table() {
+Span<const Kernel> own_operators() {
   static const Kernel kernels[] = {Kernel("modiff::conv2d.out", conv2d_out), Kernel("modiff::linear.out", linear_out)};
   return {kernels, sizeof(kernels) / sizeof(kernels[0])};
+}
+
+Span<const Kernel> operator_table() {
+  static const std::vector<Kernel> kernels = merged_table();
+  return {kernels.data(), kernels.size()};
 }
 
 }  // namespace modiff

@@ -19,7 +19,11 @@ const KernelSet& active_kernels();
 // Of the process; the operators add to it.
 StepStatistics& step_statistics();
 
-// The table to hand to Program::load_method; lives as long as the process.
+// The kit's own operators.
+executorch::runtime::Span<const executorch::runtime::Kernel> own_operators();
+
+// Those and the runtime's: the table to hand to Program::load_method. An operator of ours takes the place of the
+// runtime's of the same name. Lives as long as the process.
 executorch::runtime::Span<const executorch::runtime::Kernel> operator_table();
 
 }  // namespace modiff

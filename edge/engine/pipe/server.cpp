@@ -193,7 +193,7 @@ Failure Server::begin(Slot& slot, const Bytes& payload) {
 void Server::describe(Bytes* reply) const {
   const ProgramFacts& facts = pool_->program->facts();
   std::string operators;
-  for (const auto& kernel : operator_table()) {
+  for (const auto& kernel : own_operators()) {
     operators += std::string(operators.empty() ? "" : ",") + '"' + kernel.name_ + '"';
   }
   const auto field = [](const char* name, unsigned long long value) {
