@@ -97,7 +97,6 @@ class MemoryNeeds:
     program_bytes: int
     peak_bytes: int
 
-
     @classmethod
     def estimate(cls, *, state_bytes: int, activation_bytes: int, program_bytes: int, slots: int) -> MemoryNeeds:
         """The needs of a program with ``slots`` jobs in flight."""

@@ -52,7 +52,14 @@ def conv2d(
     excess = [wanted - covers for wanted, covers in zip(output_size, covered, strict=True)] if transposed else [0, 0]
     operator = oracle.Operator(kind, _pair(stride), _pair(padding), _pair(dilation), groups, _pair(excess))
     layer = _arithmetic(
-        operator, shape, (weight, residual_weight), scale, bias, inverse_step, lattice_bits, keeps_history=history.dim() > 1
+        operator,
+        shape,
+        (weight, residual_weight),
+        scale,
+        bias,
+        inverse_step,
+        lattice_bits,
+        keeps_history=history.dim() > 1,
     )
     return _run(layer, x, step, lattice, accumulator, history, counters, table, direct=direct)
 
@@ -77,7 +84,14 @@ def linear(
     shape = WeightShape(scale.shape[1], x.shape[-1])
     operator = oracle.Operator(oracle.Kind.LINEAR)
     layer = _arithmetic(
-        operator, shape, (weight, residual_weight), scale, bias, inverse_step, lattice_bits, keeps_history=history.dim() > 1
+        operator,
+        shape,
+        (weight, residual_weight),
+        scale,
+        bias,
+        inverse_step,
+        lattice_bits,
+        keeps_history=history.dim() > 1,
     )
     rows = x.reshape(-1, x.shape[-1])
     y = _run(layer, rows, step, lattice, accumulator, history, counters, table, direct=direct)

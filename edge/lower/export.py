@@ -10,18 +10,25 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+from executorch.exir.error import ExportError, InternalError
 from executorch.exir.passes import MemoryPlanningPass
 
+from edge.errors import LoweringError
 from edge.lower import fold, inspect, simplify
+from edge.lower.program import build_program
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch.export import ExportedProgram
 
+    from calib.modulated import ModulatedModel
     from calib.samplers import Sampler
     from edge.lower.program import StepProgram
 
@@ -64,10 +71,13 @@ def export_step(program: StepProgram) -> ExportedProgram:
     """Exports ``program``: time embedding as tables, attention without masks written plainly.
 
     The result's ``module()`` runs on the host with the reference arithmetic.
+
+    Raises:
+        LoweringError: the denoiser cannot be exported.
     """
     inputs = program.example_inputs()
     program.eval().requires_grad_(requires_grad=False)
-    with torch.no_grad():
+    with torch.no_grad(), _as_lowering_error("export"):
         module: Any = torch.export.export(program, inputs).module(check_guards=False)
         simplify.drop_unit_scalings(module)
         fold.plain_attention(module)
@@ -75,35 +85,33 @@ def export_step(program: StepProgram) -> ExportedProgram:
         return torch.export.export(module, inputs)
 
 
-def lower_program(program: StepProgram, sampler: Sampler) -> LoweredProgram:
-    """Lowers ``program`` and checks the result: known operators, states in place, the state arena's size.
+def lower_exported(exported: ExportedProgram, program: StepProgram, sampler: Sampler) -> LoweredProgram:
+    """Lowers what ``export_step(program)`` gave and checks the result.
 
     Raises:
-        LoweringError: the program would not run on the device's runtime as meant.
+        LoweringError: the program would not run on the device's runtime, or not with its states in place.
     """
-    states = program.state_buffers()
-    exported = export_step(program)
     constants = {
         "steps": program.steps,
         "initial_sigma": torch.tensor([sampler.initial_sigma], dtype=torch.float32),
         "start_coefficients": sampler.start_coefficients.to(torch.float32).contiguous(),
         "program_format": PROGRAM_FORMAT,
     }
-    with warnings.catch_warnings():
-        # The arena is zeroed by the engine at the start of each job: "a meaningless initial state" is as meant.
+    with warnings.catch_warnings(), _as_lowering_error("lower"):
+        # The engine zeroes the arena at the start of each job: "a meaningless initial state" is as meant.
         warnings.filterwarnings("ignore", message="Mutation on a buffer in the model is detected")
         lowered = to_edge_transform_and_lower(
             {METHOD: exported},
-            compile_config=EdgeCompileConfig(_check_ir_validity=False),
             transform_passes=[simplify.DropCopies()],
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),
             constant_methods=constants,
         ).to_executorch(
             ExecutorchBackendConfig(memory_planning_pass=MemoryPlanningPass(share_mutable_buffers=True)),
         )
-    data = bytes(lowered.buffer)
+        data = bytes(lowered.buffer)
     report = inspect.inspect_method(lowered.executorch_program, METHOD)
     inspect.check_operators(report)
-    inspect.check_states(report, {name: state.numel() * state.element_size() for name, state in states.items()})
+    inspect.check_states(report, program.state_bytes())
     return LoweredProgram(
         data,
         hashlib.sha256(data).hexdigest(),
@@ -114,3 +122,32 @@ def lower_program(program: StepProgram, sampler: Sampler) -> LoweredProgram:
         report.operators,
         len(report.calls),
     )
+
+
+def lower(modulated: ModulatedModel, sampler: Sampler, sample_shape: tuple[int, int, int]) -> LoweredProgram:
+    """From a modulated model to the bytes of a ``.pte``.
+
+    Args:
+        modulated: calibrated with ``sampler``; it is not changed.
+        sampler: its tables become part of the program.
+        sample_shape: (C, H, W).
+
+    Raises:
+        LoweringError: the model cannot be expressed, or the device's runtime lacks what it needs.
+    """
+    program = build_program(modulated, sampler, sample_shape)
+    return lower_exported(export_step(program), program, sampler)
+
+
+@contextmanager
+def _as_lowering_error(stage: str) -> Iterator[None]:
+    """Turns what PyTorch and ExecuTorch raise about a model they cannot express into our error."""
+    try:
+        yield
+    except (RuntimeError, ExportError, InternalError) as error:
+        lines = str(error).strip().splitlines()
+        raise LoweringError(
+            f"ExecuTorch cannot {stage} the model: {lines[0] if lines else type(error).__name__}",
+            where="model",
+            mend="the denoiser must be free of control flow that depends on data",
+        ) from error

@@ -116,11 +116,14 @@ def check_states(report: MethodReport, expected: Mapping[str, int]) -> None:
         for offset in call.states.values() if ours else ():
             if owners.setdefault(offset, index) != index:
                 raise LoweringError("two calls share one state", where=f"call {index}, {call.operator}")
+    for index, call in enumerate(report.calls):
+        if call.operator not in OUR_OPERATORS and not owners.keys().isdisjoint(call.states.values()):
+            raise LoweringError("the model touches an operator's state", where=f"call {index}, {call.operator}")
     copies = sum(call.operator == COPY_BACK for call in report.calls)
     foreign = {offset for call in report.calls for offset in call.states.values()} - set(owners)
     kept = len(expected) - len(owners)
     if copies != kept or len(foreign) != kept:
-        raise LoweringError(f"{copies} copies into {len(foreign)} states outside the operators, expected {kept}")
+        raise LoweringError(f"{copies} copies into {len(foreign)} states of the sampler, expected {kept}")
     arena = sum(-(-size // ALIGNMENT) * ALIGNMENT for size in expected.values())
     if report.state_bytes != arena:
         raise LoweringError(f"the state arena has {report.state_bytes} bytes instead of {arena}")

@@ -128,13 +128,15 @@ class StepProgram(nn.Module):
     def state_buffers(self) -> dict[str, Tensor]:
         """Every buffer that ``step`` changes, by name in the program."""
         states = {
-            f"{name}.{part}": getattr(layer, part)
-            for name, layer in self.operator_layers().items()
-            for part in STATES
+            f"{name}.{part}": getattr(layer, part) for name, layer in self.operator_layers().items() for part in STATES
         }
         if self.update.multistep:
             states["update.previous"] = self.update.previous
         return states
+
+    def state_bytes(self) -> dict[str, int]:
+        """Bytes of each state buffer."""
+        return {name: state.numel() * state.element_size() for name, state in self.state_buffers().items()}
 
 
 def build_program(modulated: ModulatedModel, sampler: Sampler, sample_shape: tuple[int, int, int]) -> StepProgram:

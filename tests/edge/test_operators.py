@@ -70,7 +70,9 @@ def run_oracle(
     return outputs, state
 
 
-def run_operator(module: OperatorLayer, holder: StepHolder, inputs: list[torch.Tensor], first: int) -> list[torch.Tensor]:
+def run_operator(
+    module: OperatorLayer, holder: StepHolder, inputs: list[torch.Tensor], first: int
+) -> list[torch.Tensor]:
     outputs = []
     for offset, x in enumerate(inputs):
         holder.step = torch.tensor([first + offset])

@@ -1,0 +1,100 @@
+"""The step program as an eager module: the sampler's arithmetic, and what cannot become a program."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import nn
+
+from calib.samplers import build_sampler
+from edge.errors import LoweringError
+from edge.lower.layers import StepHolder
+from edge.lower.program import SamplerUpdate, StepProgram, build_program, observe_shapes
+
+if TYPE_CHECKING:
+    from tests.lower.conftest import Case
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpmpp2m"])
+@pytest.mark.parametrize("start", [0, 3])
+def test_update_is_the_samplers_own_to_the_bit(tiny_case: Case, name: str, start: int) -> None:
+    sampler = build_sampler(name, 8, tiny_case.model.schedule)
+    update = SamplerUpdate(sampler, (1, 1, 4, 4))
+    generator = torch.Generator().manual_seed(1)
+    x = expected = torch.randn(1, 1, 4, 4, generator=generator)
+    previous = torch.zeros_like(x)
+    for i in range(start, 8):
+        eps = torch.randn(1, 1, 4, 4, generator=generator)
+        expected, previous = sampler.advance(i, expected, eps, previous, first=i == start)
+        x = update(x, eps, torch.tensor([i]), torch.tensor([int(i == start)]))
+        assert torch.equal(x, expected)
+
+
+def test_only_a_multistep_solver_keeps_the_previous_data(tiny_case: Case, odd_case: Case) -> None:
+    tiny = build_program(tiny_case.modulated, tiny_case.sampler, tiny_case.model.sample_shape)
+    odd = build_program(odd_case.modulated, odd_case.sampler, odd_case.model.sample_shape)
+    assert "update.previous" in tiny.state_buffers()
+    assert "update.previous" not in odd.state_buffers()
+
+
+def test_states_have_the_shapes_of_the_contract(odd_case: Case) -> None:
+    program = build_program(odd_case.modulated, odd_case.sampler, odd_case.model.sample_shape)
+    states = {name.removeprefix("denoiser."): state for name, state in program.state_buffers().items()}
+    shapes = {name: (tuple(state.shape), state.dtype) for name, state in states.items()}
+    assert shapes["grouped.lattice"] == ((2, 1, 9, 10, 2), torch.int16)
+    assert shapes["grouped.accumulator"] == ((2, 1, 9, 10, 8), torch.int32)
+    assert shapes["grouped.history"] == ((1,), torch.float32)
+    assert shapes["strided.accumulator"] == ((2, 1, 4, 6, 12), torch.int32)
+    assert shapes["strided.history"] == ((1, 4, 6, 12), torch.float32)
+    assert shapes["raised.accumulator"] == ((2, 1, 8, 11, 8), torch.int32)
+    assert shapes["row.lattice"] == ((1, 1, 1, 88, 8), torch.int16), "the fourth layer has no residual plane"
+    assert shapes["row_raised.lattice"] == ((1,), torch.int16), "the fifth layer is direct"
+    assert shapes["row_raised.accumulator"] == ((1,), torch.int32)
+    assert shapes["mix.lattice"] == ((2, 90, 8), torch.int16)
+    assert shapes["mix.counters"] == ((4,), torch.int32)
+
+
+def test_plan_and_sampler_must_have_the_same_steps(odd_case: Case) -> None:
+    other = build_sampler("ddim", 5, odd_case.model.schedule)
+    with pytest.raises(LoweringError, match="grouped: the plan has 6 steps, the sampler 5") as refused:
+        build_program(odd_case.modulated, other, odd_case.model.sample_shape)
+    assert refused.value.exit_code == 6
+
+
+class Repeats(nn.Module):
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        del t
+        for _ in range(self.times):
+            x = self.layer(x)
+        return x
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_a_layer_that_is_not_called_once_is_refused(times: int) -> None:
+    with pytest.raises(LoweringError, match=f"layer: the layer is called {times} times"):
+        observe_shapes(Repeats(times), ["layer"], torch.zeros(1, 1, 4, 4), torch.tensor(0))
+
+
+def test_a_layer_outside_its_program_says_so(odd_case: Case) -> None:
+    program = build_program(odd_case.modulated, odd_case.sampler, odd_case.model.sample_shape)
+    layer = program.operator_layers()["denoiser.mix"]
+    with pytest.raises(LoweringError, match="outside its program"):
+        layer(torch.zeros(1, 8))
+
+
+def test_clip_bounds_the_data(tiny_case: Case) -> None:
+    sampler = dataclasses.replace(build_sampler("ddim", 4, tiny_case.model.schedule), clip=0.25)
+    program = StepProgram(Repeats(0), {}, sampler, (1, 4, 4), StepHolder())
+    x = torch.full((1, 1, 4, 4), 100.0)
+    last = program(x, torch.tensor([3]), torch.tensor([0]))
+    expected, data = sampler.advance(3, x, x, torch.zeros_like(x), first=False)
+    assert torch.equal(last, expected)
+    assert float(data.abs().max()) == 0.25
