@@ -90,6 +90,7 @@ class Channel:
         body = messages.encode(message)
         with self.changed:
             self.wait_for(lambda: self._backlog() < limits.BACKLOG, generation, timeout, "the device to take more")
+            self._raise_over(generation)
             self._outgoing.append(body)
             self._rouse()
 
@@ -109,10 +110,7 @@ class Channel:
         with self.changed:
             acknowledged, since = self._acknowledged(), time.monotonic()
             while self.generation != generation or not ready():
-                self._raise_failure()
-                if self._lost is not None or self.generation != generation:
-                    why = Ending.REPLACED if self._lost is None else self._lost.why
-                    raise SessionLost(why.value, where=self._link.name, mend=_ANSWER_MEND)
+                self._raise_over(generation)
                 now = time.monotonic()
                 if self._acknowledged() != acknowledged:
                     acknowledged, since = self._acknowledged(), now
@@ -161,6 +159,13 @@ class Channel:
             raise self._failure
         if self._closing:
             raise LinkError("the client is closed", where=self._link.name)
+
+    def _raise_over(self, generation: int) -> None:
+        """Raise if the session of this generation is over."""
+        self._raise_failure()
+        if self._lost is not None or self.generation != generation:
+            why = Ending.REPLACED if self._lost is None else self._lost.why
+            raise SessionLost(why.value, where=self._link.name, mend=_ANSWER_MEND)
 
     def _backlog(self) -> int:
         return len(self._outgoing) + self._connection.session.sending.waiting

@@ -7,7 +7,8 @@ sends: requests are taken only while there is room for their answers, one upload
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Final, assert_never
 
 from firmware_bridge import limits
@@ -49,6 +50,7 @@ class DeviceEndpoint:
         self._greeted = False
         self._session = self.connection.session.number
         self._streams: deque[tuple[str, Stream]] = deque()  # what must not be dropped, whole, by job or request
+        self._streams_turn = True
         handler.attach(self)
 
     # ------------------------------------------------------------------ what the loop calls
@@ -81,7 +83,7 @@ class DeviceEndpoint:
 
     def room(self) -> int:
         """Messages that fit before the link catches up; see handler.Outbox."""
-        return max(0, self.connection.room - _RESERVED - len(self._streams)) if self._greeted else 0
+        return max(0, self.connection.room - _RESERVED) if self._greeted else 0
 
     def connected(self) -> bool:
         """Whether a host is there."""
@@ -93,11 +95,11 @@ class DeviceEndpoint:
 
     def activated(self, request: int, bundle_id: str) -> None:
         """The activation begun under `request` is done."""
-        self._queue(f"request {request}", iter([messages.Activated(request, bytes.fromhex(bundle_id))]))
+        self._queue(f"request {request}", messages.Activated(request, bytes.fromhex(bundle_id)))
 
     def refuse(self, request: int, code: int, message: str) -> None:
         """The activation begun under `request` failed."""
-        self._queue(f"request {request}", iter([messages.Refused(request, code, clip(message))]))
+        self._queue(f"request {request}", messages.Refused(request, code, clip(message)))
 
     def progress(self, progress: Progress) -> bool:
         """A step ran. False: no room, dropped."""
@@ -121,12 +123,11 @@ class DeviceEndpoint:
                 f"a result of {len(result.payload)} bytes is over {limits.MAX_PAYLOAD}", where=result.job_id
             )
         head = messages.JobResult(result.job_id, dict(result.meta), len(result.payload))
-        messages.encode(head)  # a mistake in it is found here, where the handler made it
-        self._queue(result.job_id, _result_stream(head, result.payload))
+        self._queue(result.job_id, head, _result_stream(result))
 
     def failure(self, failure: Failure) -> None:
         """The job ended without a result."""
-        self._queue(failure.job_id, iter([messages.JobFailure(failure.job_id, failure.code, clip(failure.message))]))
+        self._queue(failure.job_id, messages.JobFailure(failure.job_id, failure.code, clip(failure.message)))
 
     def log(self, text: str) -> None:
         """A line for the user's eyes; dropped when there is no room."""
@@ -148,18 +149,28 @@ class DeviceEndpoint:
         if self.room() < 1:
             return False
         self.connection.send(message)
+        self._streams_turn = True
         return True
 
-    def _queue(self, name: str, stream: Stream) -> None:
+    def _queue(self, name: str, head: messages.DeviceMessage, rest: Iterable[messages.DeviceMessage] = ()) -> None:
+        messages.encode(head)  # a mistake in it is found here, where the handler made it
         if not self.connected():
             return
         self._streams = deque(item for item in self._streams if item[0] != name)
-        self._streams.append((name, stream))
+        self._streams.append((name, chain([head], rest)))
 
     def _fill(self) -> bool:
-        """Send from the queued streams in turn, a message each. Whether anything was sent."""
+        """Send from the queued streams in turn, a message each. Whether anything was sent.
+
+        They take half of the outbox freely; in the other half they take turns with progress, so that neither a long
+        result holds up the jobs' steps nor quick steps a result.
+        """
         sent = False
         while self._streams and self.connection.room > _RESERVED:
+            if self.connection.room <= limits.OUTBOX // 2:
+                if not self._streams_turn:
+                    break
+                self._streams_turn = False
             name, stream = self._streams.popleft()
             message = next(stream, None)
             if message is not None:
@@ -250,7 +261,6 @@ def _request(message: messages.Message) -> int:
     return getattr(message, "request", 0)
 
 
-def _result_stream(head: messages.JobResult, payload: bytes) -> Stream:
-    yield head
-    for offset in range(0, len(payload), limits.CHUNK):
-        yield messages.ResultPayload(head.job_id, offset, payload[offset : offset + limits.CHUNK])
+def _result_stream(result: Result) -> Stream:
+    for offset in range(0, len(result.payload), limits.CHUNK):
+        yield messages.ResultPayload(result.job_id, offset, result.payload[offset : offset + limits.CHUNK])

@@ -28,12 +28,12 @@ class UInt:
     minimum: int = 0
 
     def __call__(self, value: object) -> int:
-        """The integer itself."""
-        if type(value) is not int:
-            raise ValueError(f"an integer is wanted, not {type(value).__name__}")
+        """The integer itself, an enum's member as its number."""
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"an integer is wanted, not {type(value).__name__}")  # noqa: TRY004  a check's one error
         if not self.minimum <= value <= self.maximum:
             raise ValueError(f"{value} is outside {self.minimum}..{self.maximum}")
-        return value
+        return int(value)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Tree:
     def _plain(self, value: object, depth: int) -> object:
         if value is None or type(value) in {bool, float, bytes}:
             return value
-        if type(value) is int:
+        if isinstance(value, int):
             return UInt(limits.MAX_COUNT, -limits.MAX_COUNT - 1)(value)
         if type(value) is str:
             return Text(limits.MAX_TEXT)(value)

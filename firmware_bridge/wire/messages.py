@@ -1,4 +1,4 @@
-"""Every message, as a frozen dataclass, and its bytes: one canonical CBOR map each (RFC 8949, section 4.2).
+"""Every message, as a frozen dataclass, and its bytes: one canonical CBOR map each (RFC 8949, section 4.2.3).
 
 A message is a map whose key "m" holds the type's number and whose other keys are the dataclass's fields, all of them,
 no others. The encoding is canonical and checked to be: a message has exactly one byte string. Byte tables and version

@@ -1,0 +1,260 @@
+import hashlib
+
+import pytest
+
+from firmware_bridge import limits
+from firmware_bridge.device import DeviceEndpoint
+from firmware_bridge.errors import LocalProtocolError
+from firmware_bridge.jobs import Failure, Progress, Result
+from firmware_bridge.testing.device import MemoryDevice, MemoryStore
+from firmware_bridge.testing.faulty import End, Faults, Simulation
+from firmware_bridge.wire import messages as m
+from firmware_bridge.wire.connection import Connection, Received
+from firmware_bridge.wire.messages import FailureCode, RefusalCode
+from firmware_bridge.wire.reliable import Role
+
+DATA = b"0123456789" * 1000
+DIGEST = hashlib.sha256(DATA).digest()
+
+
+class Desk:
+    """A host that says exactly what a test wants, and a device endpoint, under a virtual clock."""
+
+    def __init__(self, device=None, faults=None, seed=0, greet=True):
+        self.device = device or MemoryDevice()
+        self.endpoint = DeviceEndpoint(self.device)
+        self.host = Connection(Role.HOST)
+        self.got = []
+        self.reading = True
+        self.line = Simulation(
+            End(self.host, self._read), End(self.endpoint.connection, self._work), faults or Faults(), seed
+        )
+        self.open(greet)
+
+    def open(self, greet=True):
+        self.host.session.open(self.line.now)
+        assert self.line.run(lambda: self.host.is_open, 5.0)
+        self.got.clear()
+        if greet:
+            assert isinstance(self.ask(m.Hello(1, m.PROTOCOL, "test", ())), m.HelloReply)
+
+    def say(self, *messages, seconds=1.0):
+        """Send these messages, let time pass; what came back."""
+        before = len(self.got)
+        for message in messages:
+            assert self.line.run(lambda: self.host.room > 0, 60.0)
+            self.host.send(message)
+        self.line.run(lambda: False, seconds)
+        return self.got[before:]
+
+    def ask(self, message):
+        answers = self.say(message)
+        assert len(answers) == 1, answers
+        return answers[0]
+
+    def _read(self):
+        while self.reading and (event := self.host.next_event()) is not None:
+            if isinstance(event, Received):
+                self.got.append(event.message)
+
+    def _work(self):
+        self.endpoint.process()
+        self.device.advance(self.line.now)
+        self.endpoint.process()
+
+
+def test_a_session_begins_with_a_hello():
+    desk = Desk(greet=False)
+    assert desk.ask(m.QueryBlobs(7, ())) == m.Refused(7, RefusalCode.UNSUPPORTED, "a session begins with a hello")
+    assert desk.device.sessions == 1
+    other = desk.ask(m.Hello(8, m.PROTOCOL + 1, "test", ()))
+    assert (other.request, other.reason) == (8, RefusalCode.UNSUPPORTED)
+    assert desk.ask(m.QueryBlobs(9, ())).reason == RefusalCode.UNSUPPORTED
+    assert desk.ask(m.Hello(10, m.PROTOCOL, "test", ())) == desk.device.describe().reply(10)
+    assert desk.ask(m.QueryBlobs(11, ())) == m.BlobsReply(11, ())
+
+
+def test_what_is_no_hosts_message_is_refused():
+    desk = Desk()
+    assert desk.ask(m.Done(5)).reason == RefusalCode.UNSUPPORTED
+    assert desk.ask(m.DeviceLog("hm")) == m.Refused(0, RefusalCode.UNSUPPORTED, "DeviceLog is not a host's message")
+
+
+def test_what_is_no_message_is_refused_and_the_session_lives():
+    desk = Desk()
+    desk.host.session.send(b"\xa1\x61m\x19\x03\xe8")  # type 1000
+    desk.host.session.send(b"not CBOR at all")
+    first, second = desk.say()
+    assert (first.request, first.reason) == (0, RefusalCode.UNSUPPORTED)
+    assert "1000" in first.message
+    assert "CBOR" in second.message
+    assert isinstance(desk.ask(m.QueryBlobs(2, ())), m.BlobsReply)
+
+
+def test_an_upload_by_hand():
+    desk = Desk()
+    assert desk.ask(m.BeginUpload(2, DIGEST, len(DATA))) == m.UploadReady(2, 0)
+    assert desk.say(m.BlobChunk(2, 0, DATA[:6000])) == []
+    assert desk.ask(m.BlobChunk(2, 6000, DATA[6000:])) == m.BlobStored(2)
+    assert desk.say(m.BlobChunk(2, 6000, DATA[6000:])) == []  # the upload is over
+    assert desk.ask(m.BeginUpload(3, DIGEST, len(DATA))) == m.BlobStored(3)
+    assert desk.ask(m.QueryBlobs(4, (DIGEST, bytes(32)))) == m.BlobsReply(4, (DIGEST,))
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [m.BlobChunk(2, 5, b"abc"), m.BlobChunk(2, 0, DATA[:8192]), m.BlobChunk(2, 0, b"x" * 101)],
+    ids=["gap", "far too long", "one too long"],
+)
+def test_a_chunk_in_the_wrong_place_ends_the_upload(chunk):
+    desk = Desk()
+    desk.ask(m.BeginUpload(2, DIGEST, 100))
+    answer = desk.ask(chunk)
+    assert (answer.request, answer.reason) == (2, RefusalCode.OFFSET)
+    assert desk.say(m.BlobChunk(2, 0, b"abc")) == []
+    assert desk.device.store.appended == 0
+
+
+def test_a_new_upload_puts_the_last_one_aside():
+    desk = Desk()
+    other = hashlib.sha256(b"other").digest()
+    desk.ask(m.BeginUpload(2, DIGEST, len(DATA)))
+    desk.say(m.BlobChunk(2, 0, DATA[:6000]))
+    desk.ask(m.BeginUpload(3, other, 5))
+    assert desk.say(m.BlobChunk(2, 6000, DATA[6000:])) == []
+    assert desk.ask(m.BlobChunk(3, 0, b"other")) == m.BlobStored(3)
+    assert desk.ask(m.BeginUpload(4, DIGEST, len(DATA))) == m.UploadReady(4, 6000)
+
+
+class BrokenStore(MemoryStore):
+    def append(self, digest, offset, data):
+        raise OSError(5, "Input/output error")
+
+
+def test_a_broken_disk_is_told_and_does_not_end_the_device():
+    desk = Desk(MemoryDevice(BrokenStore()))
+    desk.ask(m.BeginUpload(2, DIGEST, len(DATA)))
+    answer = desk.ask(m.BlobChunk(2, 0, DATA[:100]))
+    assert (answer.request, answer.reason) == (2, RefusalCode.STORAGE)
+    assert "Input/output error" in answer.message
+    assert desk.say(m.BlobChunk(2, 100, DATA[:100])) == []
+    assert isinstance(desk.ask(m.QueryBlobs(3, ())), m.BlobsReply)
+
+
+def test_a_job_by_hand():
+    desk = Desk()
+    answers = desk.say(m.Submit(2, "j", "echo", {"steps": 2}, 4), m.JobPayload(2, 0, b"ab"), m.JobPayload(2, 2, b"cd"))
+    assert answers == [
+        m.Done(2),
+        m.JobProgress("j", 1, 2, 0, 1, 0, 0, 0),
+        m.JobProgress("j", 2, 2, 0, 1, 0, 0, 0),
+        m.JobResult("j", {"steps": 2, "score": 0.5}, 4),
+        m.ResultPayload("j", 0, b"dcba"),
+    ]
+    # the same job again: not run again, its end said again, until it is taken
+    assert desk.say(m.Submit(3, "j", "echo", {"steps": 2}, 4), m.JobPayload(3, 0, b"abcd"))[-1] == answers[-1]
+    assert desk.device.started == ["j"]
+    assert desk.say(m.Taken("j")) == []
+    assert desk.device.forgotten == ["j"]
+
+
+@pytest.mark.parametrize("chunk", [m.JobPayload(2, 1, b"a"), m.JobPayload(2, 0, b"abcde")])
+def test_a_payload_in_the_wrong_place_ends_the_submission(chunk):
+    desk = Desk()
+    answers = desk.say(m.Submit(2, "j", "echo", {}, 4), chunk, m.JobPayload(2, 0, b"abcd"))
+    assert [(answer.request, answer.reason) for answer in answers] == [(2, RefusalCode.OFFSET)]
+    assert desk.device.started == []
+
+
+def test_a_host_that_asks_for_a_result_over_and_over_costs_no_memory():
+    desk = Desk()
+    desk.say(m.Submit(2, "j", "echo", {}, 0))
+    desk.reading = False
+    for number in range(300):
+        if desk.host.room == 0:
+            desk.line.run(lambda: False, 0.5)
+        if desk.host.room:
+            desk.host.send(m.Submit(number, "j", "echo", {}, 0))
+        assert len(desk.endpoint._streams) <= 1
+    assert desk.device.started == ["j"]
+    desk.reading = True
+    desk.line.run(lambda: False, 10.0)
+    assert isinstance(desk.ask(m.QueryBlobs(5, ())), m.BlobsReply)
+
+
+def test_a_host_that_does_not_read_stops_the_jobs_not_the_device():
+    desk = Desk()
+    desk.reading = False
+    desk.say(m.Submit(2, "endless", "echo", {"steps": 10_000}, 0), seconds=60.0)
+    running = desk.device._running["endless"]
+    assert running.step <= limits.INBOX + limits.OUTBOX + limits.WINDOW
+    assert desk.endpoint.room() == 0
+    assert not desk.endpoint.progress(Progress("endless", 1, 2))
+    desk.reading = True
+    assert desk.line.run(lambda: running.step == 10_000, 600.0)
+    assert desk.line.run(lambda: isinstance(desk.got[-1], m.JobResult), 10.0)
+    steps = [message.step for message in desk.got if isinstance(message, m.JobProgress)]
+    assert steps == list(range(1, 10_001))  # none dropped: the device waited
+
+
+def test_a_long_result_and_quick_steps_do_not_hold_each_other_up():
+    desk = Desk()
+    payload = bytes(limits.CHUNK)
+    desk.host.send(m.Submit(3, "other", "echo", {"steps": 10**6}, 0))
+    desk.host.send(m.Submit(2, "long", "echo", {"steps": 1}, 100 * len(payload)))
+    for at in range(100):
+        assert desk.line.run(lambda: desk.host.room > 0, 5.0)
+        desk.host.send(m.JobPayload(2, at * len(payload), payload))
+    last = m.ResultPayload("long", 99 * len(payload), payload)
+    assert desk.line.run(lambda: last in desk.got[-50:], 20.0)
+    first = desk.got.index(m.ResultPayload("long", 0, payload))
+    between = [type(message) for message in desk.got[first : desk.got.index(last) + 1]]
+    assert between.count(m.ResultPayload) == 100
+    assert between.count(m.JobProgress) > 20
+
+
+def test_nothing_of_one_session_gets_into_the_next():
+    desk = Desk()
+    payload = bytes(limits.CHUNK)
+    chunks = [m.JobPayload(2, at * len(payload), payload) for at in range(100)]
+    desk.say(m.Submit(2, "long", "echo", {"steps": 1}, 100 * len(payload)), *chunks[:-1])
+    desk.host.send(chunks[-1])
+    assert desk.line.run(lambda: any(isinstance(message, m.ResultPayload) for message in desk.got), 5.0)
+    desk.open(greet=False)
+    assert desk.say() == []
+    assert desk.device.sessions == 2
+    assert not desk.endpoint.connected()
+    desk.endpoint.result(Result("long", {}, b"x"))  # without a greeted host: dropped
+    desk.endpoint.log("dropped too")
+    assert desk.endpoint.room() == 0
+    assert isinstance(desk.ask(m.Hello(1, m.PROTOCOL, "test", ())), m.HelloReply)
+
+
+def test_a_handlers_mistake_is_found_where_it_is_made():
+    desk = Desk()
+    with pytest.raises(LocalProtocolError):
+        desk.endpoint.result(Result("j", {"a": object()}, b""))
+    with pytest.raises(LocalProtocolError):
+        desk.endpoint.result(Result("j", {}, bytes(limits.MAX_PAYLOAD + 1)))
+    with pytest.raises(LocalProtocolError):
+        desk.endpoint.failure(Failure("no job id", 1, ""))
+    desk.endpoint.failure(Failure("j", FailureCode.ENGINE_DIED, "x" * 9000 + "\udc80"))
+    (failure,) = desk.say()
+    assert len(failure.message) == limits.MAX_TEXT
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_whole_conversation_over_a_bad_line(seed):
+    faults = Faults(loss=0.1, duplication=0.05, reordering=0.1, bit_errors=2e-6, boot_log=0.02)
+    desk = Desk(MemoryDevice(slots=8), faults, seed, greet=False)
+    desk.say(m.Hello(1, m.PROTOCOL, "test", ()), m.BeginUpload(2, DIGEST, len(DATA)), seconds=5.0)
+    chunks = [m.BlobChunk(2, at, DATA[at : at + 500]) for at in range(0, len(DATA), 500)]
+    jobs = [m.Submit(10 + number, f"j{number}", "echo", {"steps": 5}, 100) for number in range(4)]
+    for job in jobs:
+        chunks += [job, m.JobPayload(job.request, 0, bytes([job.request]) * 100)]
+    desk.say(*chunks, seconds=60.0)
+    assert m.BlobStored(2) in desk.got
+    for job in jobs:
+        assert m.Done(job.request) in desk.got
+        assert desk.got.count(m.ResultPayload(job.job_id, 0, bytes([job.request]) * 100)) == 1
+    assert sorted(desk.device.started) == ["j0", "j1", "j2", "j3"]

@@ -1,0 +1,354 @@
+import random
+
+import pytest
+
+from firmware_bridge import limits
+from firmware_bridge.errors import LocalProtocolError
+from firmware_bridge.testing.faulty import End, Faults, Simulation
+from firmware_bridge.wire import messages as m
+from firmware_bridge.wire.connection import Connection, Received
+from firmware_bridge.wire.packet import Kind, OtherVersion, Packet, decode
+from firmware_bridge.wire.reliable import Delivered, Ending, Lost, Opened, ReliableSession, Role, State
+
+CLEAN = Faults()
+BAD = Faults(loss=0.1, duplication=0.05, reordering=0.1, bit_errors=1e-5, boot_log=0.02)
+
+
+def counter(start):
+    values = iter(range(start, start + 100_000))
+    return lambda: next(values)
+
+
+class Talker:
+    """One end that sends a list of messages as fast as it may and records what it gets."""
+
+    def __init__(self, role, outgoing, epoch):
+        self.connection = Connection(role, epoch=counter(epoch))
+        self.outgoing = list(outgoing)
+        self.position = 0
+        self.got = []
+        self.endings = []
+        self.opened = 0
+        self.most_in_flight = 0
+
+    def work(self):
+        while (event := self.connection.next_event()) is not None:
+            match event:
+                case Received(message):
+                    self.got.append(message)
+                case Opened():
+                    self.opened += 1
+                case Lost(why):
+                    self.endings.append(why)
+        while self.connection.room and self.position < len(self.outgoing):
+            self.connection.send(self.outgoing[self.position])
+            self.position += 1
+        sending = self.connection.session.sending
+        self.most_in_flight = max(self.most_in_flight, sending.in_flight)
+
+    def end(self):
+        return End(self.connection, self.work)
+
+
+def chunks(count, seed, size=1500):
+    chance = random.Random(seed)
+    return [m.BlobChunk(number, number, chance.randbytes(chance.randint(1, size))) for number in range(count)]
+
+
+def pair(seed=0, faults=CLEAN, to_device=(), to_host=()):
+    host = Talker(Role.HOST, to_device, 100)
+    device = Talker(Role.DEVICE, to_host, 500)
+    host.connection.session.open(0.0)
+    return host, device, Simulation(host.end(), device.end(), faults, seed)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_everything_arrives_once_and_in_order_over_a_bad_line(seed):
+    host, device, line = pair(seed, BAD, chunks(120, seed), chunks(80, -seed))
+    done = line.run(lambda: (len(host.got), len(device.got)) == (80, 120), 600.0)
+    assert done, f"seed {seed}: {len(device.got)} of 120 there, {len(host.got)} of 80 back"
+    assert device.got == host.outgoing
+    assert host.got == device.outgoing
+    assert host.most_in_flight <= limits.WINDOW
+    assert device.most_in_flight <= limits.WINDOW
+    assert (host.endings, device.endings) == ([], [])
+    assert host.connection.session.sending.retransmitted > 0
+
+
+def test_the_same_seed_gives_the_same_run():
+    ends = []
+    for _ in range(2):
+        host, device, line = pair(7, BAD, chunks(50, 1))
+        assert line.run(lambda device=device: len(device.got) == 50, 600.0)
+        ends.append((line.now, host.connection.session.sending.sent))
+    assert ends[0] == ends[1]
+
+
+def test_small_packets_pass_bit_errors_that_break_large_ones():
+    host, device, line = pair(1, Faults(bit_errors=1e-4), chunks(200, 1, size=200))
+    assert line.run(lambda: len(device.got) == 200, 600.0)
+    assert device.got == host.outgoing
+
+
+def test_a_clean_line_needs_no_retransmission():
+    host, device, line = pair(0, CLEAN, chunks(500, 1), chunks(300, 2))
+    assert line.run(lambda: (len(host.got), len(device.got)) == (300, 500), 60.0)
+    assert host.connection.session.sending.retransmitted == 0
+    assert device.connection.session.sending.retransmitted == 0
+    assert line.now < 1.0
+
+
+def test_ten_percent_loss_costs_at_most_a_third_of_the_packets():
+    host, device, line = pair(3, Faults(loss=0.1), chunks(1000, 1, size=100))
+    assert line.run(lambda: len(device.got) == 1000, 600.0)
+    assert host.connection.session.sending.sent < 1333
+
+
+def test_a_device_that_restarts_is_noticed_and_a_new_session_is_clean():
+    host, device, line = pair(2, CLEAN, chunks(400, 1))
+    assert line.run(lambda: len(device.got) >= 100, 60.0)
+    reborn = Talker(Role.DEVICE, [], 900)
+    line.device = reborn.end()
+    assert line.run(lambda: host.endings == [Ending.RESET], 60.0)
+    host.outgoing, host.position = chunks(20, 9), 0
+    host.connection.session.open(line.now)
+    assert line.run(lambda: len(reborn.got) == 20, 60.0)
+    assert reborn.got == host.outgoing  # nothing of the first session
+    assert (host.opened, reborn.opened) == (2, 1)
+
+
+def test_a_host_that_restarts_replaces_its_session():
+    host, device, line = pair(2, CLEAN, chunks(400, 1), chunks(400, 3))
+    assert line.run(lambda: len(device.got) >= 100, 60.0)
+    before = len(device.got)
+    reborn = Talker(Role.HOST, chunks(20, 9), 100_000)
+    reborn.connection.session.open(line.now)
+    line.host = reborn.end()
+    device.outgoing, device.position = [], 0
+    assert line.run(lambda: device.endings == [Ending.REPLACED] and device.opened == 2, 60.0)
+    assert line.run(lambda: device.got[-20:] == reborn.outgoing, 60.0)
+    assert len(device.got) <= before + 2 * limits.WINDOW + 20
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_restarts_over_a_bad_line_leave_a_clean_session(seed):
+    host, device, line = pair(seed, BAD, chunks(400, 1))
+    assert line.run(lambda: len(device.got) >= 50, 600.0)
+    for round_ in range(3):
+        reborn = Talker(Role.HOST, chunks(30, round_), 10_000 * (round_ + 1))
+        reborn.connection.session.open(line.now)
+        line.host = reborn.end()
+        assert line.run(lambda wanted=reborn.outgoing: device.got[-30:] == wanted, 600.0), (seed, round_)
+        assert reborn.endings == []
+
+
+def test_nobody_there_is_noticed():
+    host, _, line = pair(0, Faults(loss=1.0))
+    assert line.run(lambda: bool(host.endings), 60.0)
+    assert host.endings == [Ending.UNANSWERED]
+    assert line.now == pytest.approx(limits.OPEN_ATTEMPTS * limits.INITIAL_TIMEOUT, abs=1.0)
+
+
+@pytest.mark.parametrize("messages", [0, 40])
+def test_a_cut_cable_is_noticed_by_both_ends_that_send(messages):
+    host, device, line = pair(0, CLEAN, [], [])
+    assert line.run(lambda: host.opened == device.opened == 1, 5.0)
+    cut = Faults(loss=1.0)
+    line.to_device.faults = line.to_host.faults = cut
+    host.outgoing = chunks(messages, 1)
+    device.outgoing = chunks(messages, 1)
+    started = line.now
+    assert line.run(lambda: bool(host.endings), 120.0)
+    assert host.endings[0] in ({Ending.TIMEOUT, Ending.SILENT} if messages else {Ending.SILENT})
+    assert line.now - started < 60
+    if messages:
+        assert line.run(lambda: device.endings == [Ending.TIMEOUT], 120.0)
+
+
+def test_a_line_that_comes_back_goes_on_where_it_was():
+    host, device, line = pair(0, CLEAN, chunks(600, 1))
+    assert line.run(lambda: len(device.got) > 50, 5.0)
+    line.to_device.faults = line.to_host.faults = Faults(loss=1.0)
+    line.run(lambda: False, 8.0)
+    line.to_device.faults = line.to_host.faults = CLEAN
+    assert line.run(lambda: len(device.got) == 600, 30.0)
+    assert device.got == host.outgoing
+    assert host.endings == []
+
+
+def test_an_idle_session_stays_open():
+    host, device, line = pair()
+    line.run(lambda: False, 600.0)
+    assert host.connection.is_open
+    assert device.connection.is_open
+    assert (host.endings, device.endings) == ([], [])
+
+
+def test_a_suspended_host_keeps_its_session():
+    host, device, line = pair()
+    assert line.run(lambda: host.opened == device.opened == 1, 5.0)
+    line.now += 3600.0
+    line.run(lambda: False, 30.0)
+    assert host.connection.is_open
+    assert host.endings == []
+
+
+def test_a_peer_that_takes_nothing_holds_the_sender_back_without_loss():
+    host, device, line = pair(0, CLEAN, chunks(200, 1))
+    assert line.run(lambda: device.opened == 1, 5.0)
+    line.device = End(device.connection, lambda: None)  # alive, but takes no message
+    line.run(lambda: False, 120.0)
+    undelivered = device.connection.session._undelivered
+    assert undelivered <= limits.INBOX
+    assert host.endings == []  # it is asked, and answers
+    assert host.position <= limits.INBOX + limits.OUTBOX + limits.WINDOW
+    line.device = device.end()
+    assert line.run(lambda: len(device.got) == 200, 30.0)
+    assert device.got == host.outgoing
+
+
+def test_a_goodbye_ends_the_other_end_at_once():
+    host, device, line = pair()
+    assert line.run(lambda: device.opened == 1, 5.0)
+    host.connection.session.close()
+    line.run(lambda: False, 0.1)
+    assert device.endings == [Ending.CLOSED]
+    assert not host.connection.is_open
+
+
+# ---------------------------------------------------------------------- packet by packet
+
+
+def open_pair():
+    host, device = ReliableSession(Role.HOST, epoch=counter(1)), ReliableSession(Role.DEVICE, epoch=counter(50))
+    host.open(0.0)
+    device.receive(0.0, host.next_packet(0.0))
+    host.receive(0.0, device.next_packet(0.0))
+    device.receive(0.0, host.next_packet(0.0))
+    assert isinstance(host.next_event(), Opened)
+    assert isinstance(device.next_event(), Opened)
+    return host, device
+
+
+def test_the_opening():
+    host, device = ReliableSession(Role.HOST, epoch=counter(1)), ReliableSession(Role.DEVICE, epoch=counter(50))
+    assert (host.state, device.state) == (State.IDLE, State.IDLE)
+    assert host.next_packet(0.0) is None
+    assert host.deadline() is None
+    host.open(0.0)
+    opening = host.next_packet(0.0)
+    assert decode(opening) == Packet(Kind.OPEN, 1 << 32)
+    assert host.next_packet(0.0) is None
+    assert host.deadline() == limits.INITIAL_TIMEOUT
+    device.receive(0.0, opening)
+    accept = device.next_packet(0.0)
+    assert decode(accept) == Packet(Kind.ACCEPT, 1 << 32 | 50)
+    assert device.state is State.IDLE  # until the host uses it
+    device.receive(0.0, opening)
+    assert device.next_packet(0.0) == accept  # the same opening, the same session
+    host.receive(0.1, accept)
+    assert host.next_event() == Opened(1 << 32 | 50)
+    confirm = host.next_packet(0.1)
+    assert decode(confirm).kind is Kind.ACK
+    device.receive(0.1, confirm)
+    assert device.next_event() == Opened(1 << 32 | 50)
+    device.receive(0.2, opening)
+    assert device.next_packet(0.2) == accept
+    assert device.state is State.OPEN
+
+
+def test_a_stale_opening_does_not_break_a_session():
+    host, device = open_pair()
+    device.receive(1.0, Packet(Kind.OPEN, 77 << 32).encode())
+    assert decode(device.next_packet(1.0)).session == 77 << 32 | 51
+    host.receive(1.0, Packet(Kind.ACCEPT, 77 << 32 | 51).encode())
+    host.send(b"still here")
+    device.receive(1.0, host.next_packet(1.0))
+    assert device.next_event() == Delivered(b"still here")
+
+
+def test_packets_of_another_session_are_reset_by_the_device_and_dropped_by_the_host():
+    host, device = open_pair()
+    stale = Packet(Kind.DATA, 9 << 32 | 9, body=b"old").encode()
+    device.receive(1.0, stale)
+    assert decode(device.next_packet(1.0)) == Packet(Kind.RESET, 9 << 32 | 9)
+    assert device.next_event() is None
+    host.receive(1.0, stale)
+    host.receive(1.0, Packet(Kind.RESET, 9 << 32 | 9).encode())
+    assert host.next_event() is None
+    assert host.next_packet(1.0) is None
+    assert host.ignored == 2
+    for kind in (Kind.RESET, Kind.CLOSE, Kind.ACCEPT):
+        device.receive(1.0, Packet(kind, 9 << 32 | 9).encode())
+    assert device.next_packet(1.0) is None  # no answer to an answer
+
+
+def test_another_version_is_named_to_the_host():
+    device = ReliableSession(Role.DEVICE)
+    device.receive(0.0, b"\x09\x01" + bytes(30))
+    assert decode(device.next_packet(0.0)).kind is Kind.RESET
+    host = ReliableSession(Role.HOST)
+    host.open(0.0)
+    host.receive(0.0, b"\x09\x06")
+    event = host.next_event()
+    assert isinstance(event, Lost)
+    assert event.why is Ending.VERSION
+    assert "9" in event.detail
+    assert isinstance(decode(b"\x09\x06"), OtherVersion)
+
+
+def test_senseless_packets_are_counted_and_dropped():
+    host, device = open_pair()
+    session = device.number
+    for data in (b"", b"\x01", b"\x01\x63" + bytes(22), Packet(Kind.OPEN, session).encode()[:-1]):
+        device.receive(0.0, data)
+    host.receive(0.0, Packet(Kind.OPEN, session).encode())
+    assert device.ignored == 4
+    assert host.ignored == 1
+    assert device.next_packet(0.0) is None
+    assert host.next_event() is None
+
+
+def test_what_may_not_be_sent():
+    session = ReliableSession(Role.HOST)
+    with pytest.raises(LocalProtocolError):
+        session.send(b"no session")
+    host, device = open_pair()
+    with pytest.raises(LocalProtocolError):
+        host.send(b"")
+    with pytest.raises(LocalProtocolError):
+        host.send(bytes(limits.MAX_MESSAGE + 1))
+    for _ in range(limits.OUTBOX):
+        host.send(b"x")
+    assert host.room == 0
+    with pytest.raises(LocalProtocolError):
+        host.send(b"x")
+    with pytest.raises(LocalProtocolError):
+        device.open(0.0)
+
+
+def test_a_device_survives_any_packets():
+    chance = random.Random(8)
+    device = ReliableSession(Role.DEVICE, epoch=counter(50))
+    for number in range(30_000):
+        kind = chance.choice(list(Kind))
+        packet = Packet(
+            kind,
+            chance.choice([device.number, chance.getrandbits(64), 1 << 32 | 50]),
+            chance.choice([0, 1, 2, chance.getrandbits(32)]),
+            chance.getrandbits(chance.choice([1, 32])),
+            chance.getrandbits(32),
+            chance.getrandbits(16),
+            b"x" if kind is Kind.DATA else b"",
+        )
+        device.receive(number / 1000, packet.encode())
+        if chance.random() < 0.3 and device.room:
+            device.send(b"y")
+        while device.next_packet(number / 1000) is not None:
+            pass
+        assert device._undelivered <= limits.INBOX
+        assert device.sending.in_flight <= limits.WINDOW
+        if chance.random() < 0.1:
+            while device.next_event() is not None:
+                pass
+        assert len(device._events) < 2 * limits.INBOX + 200
