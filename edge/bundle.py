@@ -369,7 +369,7 @@ def _hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Dataclasses, tuples and mappings as what JSON has."""
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
@@ -380,7 +380,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _build(kind: type[_T], value: Any, where: str) -> _T:
+def _build(kind: type[_T], value: object, where: str) -> _T:
     """A dataclass from a JSON object that has exactly its keys."""
     if not isinstance(value, dict):
         raise BundleError("not a JSON object", where=where, mend="build the bundle anew")
@@ -391,7 +391,7 @@ def _build(kind: type[_T], value: Any, where: str) -> _T:
     return kind(**{key: _read(hint, value[key], f"{where}: {key}") for key, hint in hints.items()})
 
 
-def _read(hint: Any, value: Any, where: str) -> Any:
+def _read(hint: Any, value: Any, where: str) -> Any:  # noqa: ANN401 - checks types that it gets as values
     """One value of the type that a field's annotation names."""
     if is_dataclass(hint):
         return _build(hint, value, where)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ in ``edge.operators``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def conv2d(
+def conv2d(  # noqa: PLR0917 - the operator's own arguments
     x: Tensor,
     step: Tensor,
     lattice: Tensor,
@@ -51,20 +52,13 @@ def conv2d(
     ]
     excess = [wanted - covers for wanted, covers in zip(output_size, covered, strict=True)] if transposed else [0, 0]
     operator = oracle.Operator(kind, _pair(stride), _pair(padding), _pair(dilation), groups, _pair(excess))
-    layer = _arithmetic(
-        operator,
-        shape,
-        (weight, residual_weight),
-        scale,
-        bias,
-        inverse_step,
-        lattice_bits,
-        keeps_history=history.dim() > 1,
-    )
-    return _run(layer, x, step, lattice, accumulator, history, counters, table, direct=direct)
+    planes = _planes(operator, shape, (weight, residual_weight)[: scale.shape[0]])
+    inverse = torch.tensor(inverse_step, dtype=torch.float32)
+    layer = oracle.LayerArithmetic(planes, scale, bias, inverse, lattice_bits, keeps_history=history.dim() > 1)
+    return _run(layer, x, step, _States(lattice, accumulator, history, counters), table, direct=direct)
 
 
-def linear(
+def linear(  # noqa: PLR0917 - the operator's own arguments
     x: Tensor,
     step: Tensor,
     lattice: Tensor,
@@ -83,74 +77,67 @@ def linear(
     """``modiff::linear``: float32 [..., C] -> [..., OC]; states change in place."""
     shape = WeightShape(scale.shape[1], x.shape[-1])
     operator = oracle.Operator(oracle.Kind.LINEAR)
-    layer = _arithmetic(
-        operator,
-        shape,
-        (weight, residual_weight),
-        scale,
-        bias,
-        inverse_step,
-        lattice_bits,
-        keeps_history=history.dim() > 1,
-    )
-    rows = x.reshape(-1, x.shape[-1])
-    y = _run(layer, rows, step, lattice, accumulator, history, counters, table, direct=direct)
+    planes = _planes(operator, shape, (weight, residual_weight)[: scale.shape[0]])
+    inverse = torch.tensor(inverse_step, dtype=torch.float32)
+    layer = oracle.LayerArithmetic(planes, scale, bias, inverse, lattice_bits, keeps_history=history.dim() > 1)
+    states = _States(lattice, accumulator, history, counters)
+    y = _run(layer, x.reshape(-1, x.shape[-1]), step, states, table, direct=direct)
     return y.reshape(*x.shape[:-1], -1)
 
 
-def _arithmetic(
-    operator: oracle.Operator,
-    shape: WeightShape,
-    weights: tuple[Tensor, Tensor],
-    scale: Tensor,
-    bias: Tensor,
-    inverse_step: float,
-    lattice_bits: int,
-    *,
-    keeps_history: bool,
-) -> oracle.LayerArithmetic:
-    """The oracle's view of the operator's arguments."""
-    four = [unpack(weight, shape) for weight in weights[: scale.shape[0]]]
-    torch_weights = [w.reshape(w.shape[:2]) for w in four] if operator.kind is oracle.Kind.LINEAR else four
-    planes = tuple(oracle.IntegerOperator(operator, w) for w in torch_weights)
-    return oracle.LayerArithmetic(
-        planes, scale, bias, torch.tensor(inverse_step, dtype=torch.float32), lattice_bits, keeps_history
-    )
+@dataclass(frozen=True)
+class _States:
+    """A layer's states in the device's layout: channels last."""
+
+    lattice: Tensor
+    accumulator: Tensor
+    history: Tensor
+    counters: Tensor
+
+    def read(self, *, keeps_history: bool) -> oracle.LayerState:
+        """A copy in the oracle's layout."""
+        refreshes, last_step, previous_step, _ = self.counters.tolist()
+        return oracle.LayerState(
+            [_channels_first(plane) for plane in self.lattice],
+            [_channels_first(plane) for plane in self.accumulator],
+            _channels_first(self.history) if keeps_history and refreshes > 1 else None,
+            refreshes,
+            last_step,
+            previous_step,
+        )
+
+    def write(self, state: oracle.LayerState) -> None:
+        """Stores the oracle's state in place."""
+        self.lattice.copy_(torch.stack([_channels_last(plane) for plane in state.lattice]))
+        self.accumulator.copy_(torch.stack([_channels_last(plane) for plane in state.accumulator]))
+        if state.history is not None:
+            self.history.copy_(_channels_last(state.history))
+        counters = [state.refreshes, state.last_step, state.previous_step]
+        self.counters[:3] = torch.tensor(counters, dtype=torch.int32)
+
+
+def _planes(
+    operator: oracle.Operator, shape: WeightShape, packed: Sequence[Tensor]
+) -> tuple[oracle.IntegerOperator, ...]:
+    """The oracle's operators from packed weights."""
+    weights = [unpack(weight, shape) for weight in packed]
+    if operator.kind is oracle.Kind.LINEAR:
+        weights = [weight.reshape(weight.shape[:2]) for weight in weights]
+    return tuple(oracle.IntegerOperator(operator, weight) for weight in weights)
 
 
 def _run(
-    layer: oracle.LayerArithmetic,
-    x: Tensor,
-    step: Tensor,
-    lattice: Tensor,
-    accumulator: Tensor,
-    history: Tensor,
-    counters: Tensor,
-    table: Tensor,
-    *,
-    direct: bool,
+    layer: oracle.LayerArithmetic, x: Tensor, step: Tensor, states: _States, table: Tensor, *, direct: bool
 ) -> Tensor:
-    """One step of one layer on states in the device's layout (channels last)."""
+    """One step of one layer; a fresh delta layer runs the anchor, whatever the step."""
     index = int(step)
     if direct:
         scratch = oracle.fresh_state(layer, x)
         return oracle.run_step(layer, scratch, x, row=plan_row(table[index]), step=index).contiguous()
-    refreshes, last_step, previous_step, _ = counters.tolist()
-    state = oracle.LayerState(
-        [_channels_first(plane) for plane in lattice],
-        [_channels_first(plane) for plane in accumulator],
-        _channels_first(history) if layer.keeps_history and refreshes > 1 else None,
-        refreshes,
-        last_step,
-        previous_step,
-    )
-    row = plan_row(table[index if refreshes else -1])
+    state = states.read(keeps_history=layer.keeps_history)
+    row = plan_row(table[index if state.refreshes else -1])
     y = oracle.run_step(layer, state, x, row=row, step=index)
-    lattice.copy_(torch.stack([_channels_last(plane) for plane in state.lattice]))
-    accumulator.copy_(torch.stack([_channels_last(plane) for plane in state.accumulator]))
-    if state.history is not None:
-        history.copy_(_channels_last(state.history))
-    counters[:3] = torch.tensor([state.refreshes, state.last_step, state.previous_step], dtype=torch.int32)
+    states.write(state)
     return y.contiguous()
 
 

@@ -20,7 +20,8 @@ Shapes (see ``edge.packing`` for the weights):
 
 from __future__ import annotations
 
-import torch
+from typing import Any, cast
+
 from torch import Tensor
 from torch.library import Library
 
@@ -50,7 +51,7 @@ def schema(name: str, *, out: bool) -> str:
     return f"{name}({_ARGUMENTS[name]}) -> Tensor"
 
 
-def conv2d_shape(
+def conv2d_shape(  # noqa: PLR0917 - the operator's own arguments
     x: Tensor,
     step: Tensor,
     lattice: Tensor,
@@ -79,7 +80,7 @@ def conv2d_shape(
     return x.new_empty([x.shape[0], scale.shape[1], *output_size])
 
 
-def linear_shape(
+def linear_shape(  # noqa: PLR0917 - the operator's own arguments
     x: Tensor,
     step: Tensor,
     lattice: Tensor,
@@ -110,21 +111,22 @@ def _linear_out(*arguments: object, out: Tensor) -> Tensor:
 
 
 def _define() -> Library:
-    library = Library(NAMESPACE, "DEF")
+    """The library; PyTorch's registration functions carry no types."""
+    library: Any = Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
     for name in _ARGUMENTS:
         for out in (False, True):
             library.define(schema(name, out=out))
-    library.impl("conv2d", eager.conv2d, "CPU")
-    library.impl("conv2d", conv2d_shape, "Meta")
-    library.impl("conv2d.out", _conv2d_out, "CPU")
-    library.impl("linear", eager.linear, "CPU")
-    library.impl("linear", linear_shape, "Meta")
-    library.impl("linear.out", _linear_out, "CPU")
-    return library
+    for name, function, key in (
+        ("conv2d", eager.conv2d, "CPU"),
+        ("conv2d", conv2d_shape, "Meta"),
+        ("conv2d.out", _conv2d_out, "CPU"),
+        ("linear", eager.linear, "CPU"),
+        ("linear", linear_shape, "Meta"),
+        ("linear.out", _linear_out, "CPU"),
+    ):
+        library.impl(name, function, key)
+    return cast("Library", library)
 
 
 LIBRARY = _define()
 """Keeps the definitions alive as long as this module is."""
-
-conv2d = torch.ops.modiff.conv2d.default
-linear = torch.ops.modiff.linear.default

@@ -61,7 +61,8 @@ def plain_attention(module: fx.GraphModule) -> int:
     for node in list(module.graph.nodes):
         if node.op != "call_function" or node.target is not _ATTENTION:
             continue
-        query, key, value, mask, dropout, causal = (*node.args, *(None, 0.0, False)[len(node.args) - 3 :])
+        arguments: list[Any] = list(node.args)
+        query, key, value, mask, dropout, causal = arguments + [None, 0.0, False][len(arguments) - 3 :]
         if mask is not None or dropout or causal or node.kwargs.get("attn_mask") is not None:
             continue
         if node.kwargs.get("is_causal") or node.kwargs.get("enable_gqa"):
@@ -117,13 +118,13 @@ def _evaluate(
     """Values of ``wanted`` at one step."""
     values: dict[fx.Node, Any] = {_placeholder(module, STEP_INPUT): torch.tensor([step])}
 
-    def value(node: fx.Node) -> Any:
+    def value(node: fx.Node) -> Any:  # noqa: ANN401 - whatever a node holds
         if node not in values:
             if node.op == "get_attr":
                 values[node] = _attribute(module, str(node.target))
             else:
-                arguments = fx.map_arg(node.args, value)
-                values[node] = node.target(*arguments, **fx.map_arg(node.kwargs, value))
+                function: Any = node.target
+                values[node] = function(*fx.map_arg(node.args, value), **fx.map_arg(node.kwargs, value))
         return values[node]
 
     with torch.no_grad():
@@ -139,7 +140,8 @@ def _attribute(module: fx.GraphModule, name: str) -> Tensor:
 
 
 def _placeholder(module: fx.GraphModule, name: str) -> fx.Node:
-    return next(node for node in module.graph.nodes if node.op == "placeholder" and node.target == name)
+    found: fx.Node = next(node for node in module.graph.nodes if node.op == "placeholder" and node.target == name)
+    return found
 
 
 def _changed_arguments(node: fx.Node) -> list[fx.Node]:

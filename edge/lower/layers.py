@@ -65,6 +65,7 @@ class OperatorLayer(nn.Module):
         arithmetic: LayerArithmetic,
         plan: LayerPlan,
         shape: WeightShape,
+        *,
         input_shape: Sequence[int],
         output_shape: Sequence[int],
         holder: StepHolder,
@@ -128,8 +129,14 @@ class OperatorConv(OperatorLayer):
         _, out_channels, out_height, out_width = _lift(output_shape) if one_dimensional else output_shape
         transposed = operator.kind is Kind.TRANSPOSED
         shape = WeightShape(out_channels, channels, (kernel[0], kernel[1]), operator.groups, transposed=transposed)
-        states = [batch, height, width, channels], [batch, out_height, out_width, out_channels]
-        super().__init__(arithmetic, plan, shape, *states, holder)
+        super().__init__(
+            arithmetic,
+            plan,
+            shape,
+            input_shape=[batch, height, width, channels],
+            output_shape=[batch, out_height, out_width, out_channels],
+            holder=holder,
+        )
         self.one_dimensional = one_dimensional
         self.operator: Operator = operator
         self.shape = shape
@@ -164,7 +171,8 @@ class OperatorLinear(OperatorLayer):
         out_channels, in_channels = arithmetic.planes[0].weight.shape
         rows = prod(input_shape[:-1])
         shape = WeightShape(out_channels, in_channels)
-        super().__init__(arithmetic, plan, shape, [rows, in_channels], [rows, out_channels], holder)
+        states = {"input_shape": [rows, in_channels], "output_shape": [rows, out_channels]}
+        super().__init__(arithmetic, plan, shape, **states, holder=holder)
 
     def forward(self, x: Tensor) -> Tensor:
         """Float32 [..., C] -> [..., OC]."""

@@ -6,7 +6,7 @@ tensor is contiguous and every view is a copy, so that order and shape alone dec
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from executorch.exir.dialects._ops import ops as exir_ops
@@ -56,21 +56,32 @@ class DropCopies(PassBase):  # type: ignore[misc]
 
 def _same_as(node: fx.Node) -> fx.Node | None:
     """The earlier node that holds the same tensor, or None."""
+    if node.target not in {_CLONE, _EXPAND, _PERMUTE}:
+        return None
+    source = _source(node)
     if node.target is _PERMUTE:
-        unmoved = [dim % len(node.args[1]) for dim in node.args[1]] == list(range(len(node.args[1])))
-        return node.args[0] if unmoved else None
-    if node.target is _CLONE or node.target is _EXPAND:
-        return node.args[0] if _same_layout(node, node.args[0]) else None
-    return None
+        return source if _order(node) == list(range(len(_order(node)))) else None
+    return source if _same_layout(node, source) else None
 
 
 def _compose_permutations(node: fx.Node) -> bool:
     """Lets a permutation of a permutation read the first one's input."""
-    if node.target is not _PERMUTE or node.args[0].target is not _PERMUTE:
+    if node.target is not _PERMUTE or _source(node).target is not _PERMUTE:
         return False
-    first, second = node.args[0].args[1], node.args[1]
-    node.args = (node.args[0].args[0], [first[dim] for dim in second])
+    first, second = _order(_source(node)), _order(node)
+    node.args = (_source(_source(node)), [first[dim] for dim in second])
     return True
+
+
+def _source(node: fx.Node) -> fx.Node:
+    """The tensor that a copy is made of."""
+    return cast("fx.Node", node.args[0])
+
+
+def _order(permutation: fx.Node) -> list[int]:
+    """Dimensions of a permutation, counted from the front."""
+    dims = cast("list[int]", permutation.args[1])
+    return [dim % len(dims) for dim in dims]
 
 
 def _same_layout(node: fx.Node, source: fx.Node) -> bool:

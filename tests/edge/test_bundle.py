@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -39,7 +38,7 @@ PROGRAM = b"program " * 100
 GOLDEN = struct.pack("<6f", *range(6))
 
 
-def make_contents(folder: Path, **changes: Any) -> Contents:
+def make_contents(folder: Path, **changes: object) -> Contents:
     engine, library = folder / "modiff-engine", folder / "libexecutorch.so"
     engine.write_bytes(b"engine")
     library.write_bytes(b"library")
@@ -133,7 +132,7 @@ def test_no_bundle(tmp_path: Path) -> None:
         read_bundle(tmp_path)
 
 
-def change(manifest: bytes, path: str, value: Any) -> bytes:
+def change(manifest: bytes, path: str, value: object) -> bytes:
     document = json.loads(manifest)
     *parents, last = path.split(".")
     place = document
@@ -179,7 +178,9 @@ def change(manifest: bytes, path: str, value: Any) -> bytes:
         ("model", "demo", "model: not a JSON object"),
     ],
 )
-def test_manifest_that_breaks_the_format_is_refused(manifest_bytes: bytes, path: str, value: Any, message: str) -> None:
+def test_manifest_that_breaks_the_format_is_refused(
+    manifest_bytes: bytes, path: str, value: object, message: str
+) -> None:
     with pytest.raises(BundleError, match=message) as refused:
         parse_manifest(change(manifest_bytes, path, value))
     assert refused.value.exit_code == 7

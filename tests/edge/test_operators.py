@@ -97,7 +97,7 @@ def test_schemas_are_those_of_the_contract() -> None:
         assert out == f"{packet.default._schema.name}.out({arguments}, *, Tensor(z!) out) -> Tensor(z!)"
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=25)
 @given(
     st.sampled_from(["conv", "strided", "grouped", "transposed", "row", "transposed row", "linear"]),
     st.sampled_from([Mode.DELTA, Mode.DELTA, Mode.DIRECT]),

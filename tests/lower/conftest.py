@@ -17,6 +17,7 @@ from calib.plan import LayerPlan, Mode, Plan, PlanRow
 from calib.samplers import Sampler, build_sampler
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 TINY_STEPS = 6
@@ -81,6 +82,15 @@ def make_case(model: PretrainedModel, sampler_name: str, steps: int, residual_ev
     calibration = calibrate(model, sampler, CalibrationConfig(seeds=2, batch=2, residual_every=residual_every))
     mixed = dataclasses.replace(calibration, plan=mixed_plan(calibration.plan))
     return Case(model, modulate(model.denoiser, mixed), sampler)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors: more threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -19,6 +19,8 @@ from edge.lower.layers import StepHolder
 from edge.lower.program import StepProgram, build_program
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from calib.samplers import Sampler
     from tests.lower.conftest import Case
 
@@ -84,7 +86,7 @@ class Recorder(torch.fx.Interpreter):
         super().__init__(module, garbage_collect_values=False)
         self.calls: list[tuple[str, torch.Tensor, torch.Tensor]] = []
 
-    def run_node(self, n: torch.fx.Node) -> Any:
+    def run_node(self, n: torch.fx.Node) -> object:
         result = super().run_node(n)
         if n.op == "call_function" and getattr(n.target, "namespace", "") == "modiff":
             layer = str(n.args[2].target).removeprefix("denoiser.").removesuffix(".lattice")
@@ -150,7 +152,7 @@ def test_program_is_named_by_its_bytes_and_lowering_repeats(odd: Lowered) -> Non
 class Wrapped(nn.Module):
     """A denoiser that does ``function`` to the sample."""
 
-    def __init__(self, function: Any) -> None:
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
         self.function = function
 
@@ -160,7 +162,7 @@ class Wrapped(nn.Module):
         return result
 
 
-def lower_function(function: Any, sampler: Sampler) -> LoweredProgram:
+def lower_function(function: Callable[[torch.Tensor], torch.Tensor], sampler: Sampler) -> LoweredProgram:
     program = StepProgram(Wrapped(function), {}, sampler, (1, 4, 4), StepHolder())
     return lower_exported(export_step(program), program, sampler)
 

@@ -66,8 +66,13 @@ def call_operator(layer: OperatorLinear, x: torch.Tensor, lattice_state: torch.T
     return y
 
 
-def test_states_in_place_pass() -> None:
-    report, sizes = report_of(lambda m, x: m.second(m.first(x)))
+@pytest.fixture(scope="module")
+def good() -> tuple[MethodReport, dict[str, int]]:
+    return report_of(lambda m, x: m.second(m.first(x)))
+
+
+def test_states_in_place_pass(good: tuple[MethodReport, dict[str, int]]) -> None:
+    report, sizes = good
     check_states(report, sizes)
     check_operators(report)
     assert report.operators == ("modiff::linear.out",)
@@ -104,14 +109,14 @@ def test_a_state_that_others_write_is_refused() -> None:
         check_states(report, sizes)
 
 
-def test_a_missing_or_surplus_copy_is_refused() -> None:
-    report, sizes = report_of(lambda m, x: m.second(m.first(x)))
+def test_a_missing_copy_is_refused(good: tuple[MethodReport, dict[str, int]]) -> None:
+    report, sizes = good
     with pytest.raises(LoweringError, match="0 copies into 0 states of the sampler, expected 1"):
         check_states(report, sizes | {"update.previous": 16})
 
 
-def test_another_arena_is_refused() -> None:
-    report, sizes = report_of(lambda m, x: m.second(m.first(x)))
+def test_another_arena_is_refused(good: tuple[MethodReport, dict[str, int]]) -> None:
+    report, sizes = good
     with pytest.raises(LoweringError, match="224 bytes instead of 240"):
         check_states(report, sizes | {"first.lattice": 33})
     with pytest.raises(LoweringError, match="no kernel for aten::unheard_of"):
