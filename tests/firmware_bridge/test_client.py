@@ -6,12 +6,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from firmware_bridge import limits
-from firmware_bridge.client import Client, UploadReport
+from firmware_bridge.client import UploadReport
 from firmware_bridge.errors import (
     DeviceRefused,
     JobFailed,
@@ -22,30 +23,37 @@ from firmware_bridge.errors import (
 )
 from firmware_bridge.jobs import Failure, JobRequest, Progress, Result, new_job_id
 from firmware_bridge.link.serial import open_port
+from firmware_bridge.testing.bench import Bench, Order
 from firmware_bridge.testing.device import MemoryDevice, MemoryStore
 from firmware_bridge.testing.faulty import BOOT_LOG, flip_bits
 from firmware_bridge.wire import frame
 from firmware_bridge.wire.messages import FailureCode, RefusalCode
 
 
-def blob(size, seed=1):
+def start(bench: Bench, device: MemoryDevice | None = None) -> MemoryDevice:
+    device = device or MemoryDevice()
+    bench.start(device)
+    return device
+
+
+def blob(size: int, seed: int = 1) -> tuple[str, bytes]:
     data = random.Random(seed).randbytes(size)
     return hashlib.sha256(data).hexdigest(), data
 
 
-def echo(job_id, payload=b"", **params):
+def echo(job_id: str, payload: bytes = b"", **params: object) -> JobRequest:
     return JobRequest(job_id, "echo", params, payload)
 
 
 class PausedDevice(MemoryDevice):
     paused = True
 
-    def advance(self, now):
+    def advance(self, now: float) -> float | None:
         return now + 0.01 if self.paused else super().advance(now)
 
 
-def test_the_device_says_who_it_is(bench):
-    device = bench.start()
+def test_the_device_says_who_it_is(bench: Bench) -> None:
+    device = start(bench)
     with bench.client() as client:
         assert client.info == device.describe()
         device.active = "ab" * 32
@@ -54,8 +62,8 @@ def test_the_device_says_who_it_is(bench):
         assert client.info.active_bundle == "ab" * 32
 
 
-def test_a_blob_goes_over_once(bench, tmp_path):
-    device = bench.start()
+def test_a_blob_goes_over_once(bench: Bench, tmp_path: Path) -> None:
+    device = start(bench)
     digest, data = blob(100_000)
     path = tmp_path / "blob"
     path.write_bytes(data)
@@ -72,16 +80,16 @@ def test_a_blob_goes_over_once(bench, tmp_path):
     assert len(seen) >= 100_000 // limits.CHUNK
 
 
-def test_many_digests_are_asked_about_in_parts(bench):
-    device = bench.start()
+def test_many_digests_are_asked_about_in_parts(bench: Bench) -> None:
+    device = start(bench)
     digests = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(600)]
-    device.store.blobs = {digest: b"" for digest in digests[::3]}
+    device.store.blobs = dict.fromkeys(digests[::3], b"")
     with bench.client() as client:
         assert client.has(digests) == set(digests[::3])
 
 
-def test_an_upload_goes_on_where_an_earlier_one_ended(bench):
-    device = bench.start()
+def test_an_upload_goes_on_where_an_earlier_one_ended(bench: Bench) -> None:
+    device = start(bench)
     digest, data = blob(50_000)
     device.store.staged[digest] = bytearray(data[:30_001])
     with bench.client() as client:
@@ -95,8 +103,8 @@ def test_an_upload_goes_on_where_an_earlier_one_ended(bench):
     assert device.store.blobs == {digest: data}
 
 
-def test_a_wrong_hash_is_refused_and_nothing_of_it_kept(bench):
-    device = bench.start()
+def test_a_wrong_hash_is_refused_and_nothing_of_it_kept(bench: Bench) -> None:
+    device = start(bench)
     digest, data = blob(20_000)
     flipped = bytearray(data)
     with bench.client() as client:
@@ -113,8 +121,8 @@ def test_a_wrong_hash_is_refused_and_nothing_of_it_kept(bench):
     assert device.store.blobs == {digest: data}
 
 
-def test_a_full_device_refuses(bench):
-    bench.start(MemoryDevice(MemoryStore(capacity=10_000)))
+def test_a_full_device_refuses(bench: Bench) -> None:
+    start(bench, MemoryDevice(MemoryStore(capacity=10_000)))
     digest, data = blob(20_000)
     with bench.client() as client, pytest.raises(DeviceRefused, match="10000 are free") as caught:
         client.upload(digest, data)
@@ -123,14 +131,14 @@ def test_a_full_device_refuses(bench):
 
 
 @pytest.mark.parametrize(("digest", "data"), [("zz", b"x"), ("AB" * 32, b"x"), ("ab" * 31, b"x"), ("ab" * 32, b"")])
-def test_what_is_no_blob_is_not_sent(bench, digest, data):
-    bench.start()
+def test_what_is_no_blob_is_not_sent(bench: Bench, digest: str, data: bytes) -> None:
+    start(bench)
     with bench.client() as client, pytest.raises(LocalProtocolError):
         client.upload(digest, data)
 
 
-def test_activation(bench):
-    device = bench.start()
+def test_activation(bench: Bench) -> None:
+    device = start(bench)
     good, bad = blob(1000), (hashlib.sha256(b"bad").hexdigest(), b"bad")
     stages = []
     with bench.client() as client:
@@ -148,8 +156,8 @@ def test_activation(bench):
     assert device.active == good[0]
 
 
-def test_a_job_reports_each_step_and_its_result(bench):
-    device = bench.start()
+def test_a_job_reports_each_step_and_its_result(bench: Bench) -> None:
+    device = start(bench)
     payload = os.urandom(64_001)
     job = echo(new_job_id(), payload, steps=5)
     with bench.client() as client:
@@ -162,8 +170,8 @@ def test_a_job_reports_each_step_and_its_result(bench):
     assert device.forgotten == [job.job_id]
 
 
-def test_jobs_are_interleaved_and_keep_apart(bench):
-    device = bench.start(PausedDevice())
+def test_jobs_are_interleaved_and_keep_apart(bench: Bench) -> None:
+    device = start(bench, PausedDevice())
     jobs = [echo(f"job-{number}", bytes([number]) * (9000 * number), steps=20) for number in range(4)]
     with bench.client() as client:
         for job in jobs:
@@ -181,15 +189,15 @@ def test_jobs_are_interleaved_and_keep_apart(bench):
     assert last_first_step < min(index for index, event in enumerate(events) if isinstance(event, Result))
 
 
-def test_a_large_payload_goes_both_ways(bench):
-    bench.start()
+def test_a_large_payload_goes_both_ways(bench: Bench) -> None:
+    start(bench)
     payload = os.urandom(3_000_000)
     with bench.client() as client:
         assert client.run(echo("large", payload)).payload == payload[::-1]
 
 
-def test_what_a_device_does_not_take(bench):
-    device = bench.start(MemoryDevice(slots=1))
+def test_what_a_device_does_not_take(bench: Bench) -> None:
+    device = start(bench, MemoryDevice(slots=1))
     with bench.client() as client:
         with pytest.raises(DeviceRefused) as refused:
             client.submit(JobRequest("a", "dance"))
@@ -202,7 +210,7 @@ def test_what_a_device_does_not_take(bench):
             client.submit(echo("d"))
         assert busy.value.code == RefusalCode.BUSY
         client.cancel("c")
-        assert [event for event in client.events() if isinstance(event, Failure)][0].code == FailureCode.CANCELLED
+        assert next(event for event in client.events() if isinstance(event, Failure)).code == FailureCode.CANCELLED
         assert client.run(echo("d", b"abc")).payload == b"cba"  # it takes the next job
     assert device.started == ["c", "d"]
 
@@ -216,8 +224,10 @@ def test_what_a_device_does_not_take(bench):
         (4711, JobFailed, 11),
     ],
 )
-def test_a_failed_job_is_an_error_and_the_next_one_runs(bench, code, kind, exit_code):
-    bench.start()
+def test_a_failed_job_is_an_error_and_the_next_one_runs(
+    bench: Bench, code: int, kind: type[JobFailed], exit_code: int
+) -> None:
+    start(bench)
     with bench.client() as client:
         with pytest.raises(kind, match="as asked") as caught:
             client.run(echo("a", fail=int(code)))
@@ -225,8 +235,8 @@ def test_a_failed_job_is_an_error_and_the_next_one_runs(bench, code, kind, exit_
         assert client.run(echo("b", b"abc")).payload == b"cba"
 
 
-def test_cancelling_what_is_not_there_is_fine(bench):
-    bench.start()
+def test_cancelling_what_is_not_there_is_fine(bench: Bench) -> None:
+    start(bench)
     with bench.client() as client:
         client.cancel("nothing")
         client.run(echo("a"))
@@ -234,8 +244,8 @@ def test_cancelling_what_is_not_there_is_fine(bench):
         assert client.run(echo("b", b"abc")).payload == b"cba"
 
 
-def test_leaving_cancels_what_has_not_ended(bench):
-    device = bench.start()
+def test_leaving_cancels_what_has_not_ended(bench: Bench) -> None:
+    device = start(bench)
     with bench.client() as client:
         client.submit(echo("endless", steps=10**9))
         next(client.events())
@@ -246,18 +256,18 @@ def test_leaving_cancels_what_has_not_ended(bench):
     assert device._ended["endless"].code == FailureCode.CANCELLED
 
 
-@pytest.mark.parametrize("order", ["stop", "kill"])
-def test_an_upload_survives_a_restart_of_the_device(bench, order):
+@pytest.mark.parametrize("order", [Order.STOP, Order.KILL])
+def test_an_upload_survives_a_restart_of_the_device(bench: Bench, order: Order) -> None:
     store = MemoryStore()
-    bench.start(MemoryDevice(store))
+    start(bench, MemoryDevice(store))
     digest, data = blob(2_000_000)
     restarted = []
 
-    def watch(done, _of):
+    def watch(done: int, _of: int) -> None:
         if done > 1_000_000 and not restarted:
             restarted.append(done)
             bench.end(order)
-            bench.start(MemoryDevice(store, boot_id="boot-2"))
+            start(bench, MemoryDevice(store, boot_id="boot-2"))
 
     with bench.client() as client:
         report = client.upload(digest, data, watch)
@@ -268,29 +278,29 @@ def test_an_upload_survives_a_restart_of_the_device(bench, order):
     assert report.sent <= len(data) + (limits.WINDOW + limits.BACKLOG + 1) * limits.CHUNK
 
 
-@pytest.mark.parametrize("order", ["stop", "kill"])
-def test_a_job_survives_a_restart_of_the_device(bench, order):
-    bench.start(MemoryDevice(between_steps=lambda _: time.sleep(0.002)))
+@pytest.mark.parametrize("order", [Order.STOP, Order.KILL])
+def test_a_job_survives_a_restart_of_the_device(bench: Bench, order: Order) -> None:
+    start(bench, MemoryDevice(between_steps=lambda _: time.sleep(0.002)))
     payload = os.urandom(30_000)
     with bench.client() as client:
         client.submit(echo("a", payload, steps=100))
         events = client.events()
         assert next(events).step == 1
         bench.end(order)
-        reborn = bench.start(MemoryDevice(boot_id="boot-2"))
+        reborn = start(bench, MemoryDevice(boot_id="boot-2"))
         last = list(events)[-1]
     assert last == Result("a", {"steps": 100, "score": 0.5}, payload[::-1])
     assert reborn.started == ["a"]
 
 
-def test_a_job_that_the_reborn_device_refuses_has_failed(bench):
-    bench.start(MemoryDevice(between_steps=lambda _: time.sleep(0.002)))
+def test_a_job_that_the_reborn_device_refuses_has_failed(bench: Bench) -> None:
+    start(bench, MemoryDevice(between_steps=lambda _: time.sleep(0.002)))
     with bench.client() as client:
         client.submit(echo("a", steps=1000))
         events = client.events()
         next(events)
-        bench.end("kill")
-        bench.start(MemoryDevice(slots=0))
+        bench.end(Order.KILL)
+        start(bench, MemoryDevice(slots=0))
         last = list(events)[-1]
         assert isinstance(last, Failure)
         assert last.code == FailureCode.LOST
@@ -309,8 +319,8 @@ time.sleep(60)
 """
 
 
-def test_a_host_that_is_killed_and_comes_back_gets_its_job_once(bench):
-    device = bench.start()
+def test_a_host_that_is_killed_and_comes_back_gets_its_job_once(bench: Bench) -> None:
+    device = start(bench)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", ABANDON, bench.line.host_path]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
@@ -324,19 +334,19 @@ def test_a_host_that_is_killed_and_comes_back_gets_its_job_once(bench):
     assert device.sessions == 2
 
 
-def test_nobody_answers(bench):
+def test_nobody_answers(bench: Bench) -> None:
     begun = time.monotonic()
     with pytest.raises(LinkError, match="nobody answers") as caught:
         bench.client(connect_timeout=1.0)
     assert time.monotonic() - begun < 3.0
     assert caught.value.exit_code == 9
-    bench.start()
+    start(bench)
     with bench.client():  # and the port was given back
         pass
 
 
-def test_a_device_of_another_version_is_named(bench):
-    def answer(stop):
+def test_a_device_of_another_version_is_named(bench: Bench) -> None:
+    def answer(stop: threading.Event) -> None:
         with open_port(bench.line.device_path) as link:
             while not stop.wait(0.05):
                 if link.read():
@@ -345,15 +355,15 @@ def test_a_device_of_another_version_is_named(bench):
     stop = threading.Event()
     thread = threading.Thread(target=answer, args=(stop,))
     thread.start()
-    with pytest.raises(RemoteProtocolError, match="another version.*speaks 9"):
+    with pytest.raises(RemoteProtocolError, match=r"another version.*speaks 9"):
         bench.client()
     stop.set()
     thread.join()
 
 
-def test_a_line_that_is_cut_ends_the_wait(make_bench):
+def test_a_line_that_is_cut_ends_the_wait(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench()
-    bench.start(MemoryDevice(between_steps=lambda _: time.sleep(0.01)))
+    start(bench, MemoryDevice(between_steps=lambda _: time.sleep(0.01)))
     client = bench.client()
     client.submit(echo("a", steps=10**6))
     events = client.events()
@@ -369,24 +379,24 @@ def test_a_line_that_is_cut_ends_the_wait(make_bench):
     assert time.monotonic() - begun < 5.0
 
 
-def test_a_closed_client_says_so(bench):
-    bench.start()
+def test_a_closed_client_says_so(bench: Bench) -> None:
+    start(bench)
     client = bench.client()
     client.close()
     with pytest.raises(LinkError, match="closed"):
         client.refresh()
 
 
-def test_a_wait_has_an_end(bench):
-    bench.start(MemoryDevice(between_steps=lambda _: time.sleep(0.8)))
+def test_a_wait_has_an_end(bench: Bench) -> None:
+    start(bench, MemoryDevice(between_steps=lambda _: time.sleep(0.8)))
     with bench.client() as client:
         client.submit(echo("slow", steps=100))
         with pytest.raises(LinkError, match="next step"):
             list(client.events(timeout=0.3))
 
 
-def test_ctrl_c_gets_through_and_leaves_the_device_ready(bench):
-    device = bench.start(MemoryDevice(between_steps=lambda _: time.sleep(0.05)))
+def test_ctrl_c_gets_through_and_leaves_the_device_ready(bench: Bench) -> None:
+    device = start(bench, MemoryDevice(between_steps=lambda _: time.sleep(0.05)))
     threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt), bench.client() as client:
@@ -397,15 +407,15 @@ def test_ctrl_c_gets_through_and_leaves_the_device_ready(bench):
     assert device._ended["endless"].code == FailureCode.CANCELLED
 
 
-def test_a_bad_line_changes_nothing_but_the_time(make_bench):
+def test_a_bad_line_changes_nothing_but_the_time(make_bench: Callable[..., Bench]) -> None:
     chance = random.Random(4)
 
-    def spoil(data):
+    def spoil(data: bytes) -> bytes:
         noise = BOOT_LOG if chance.random() < 0.02 else b""
         return noise + flip_bits(data, 2e-6, chance)
 
     bench = make_bench(to_device=spoil, to_host=spoil)
-    device = bench.start()
+    device = start(bench)
     digest, data = blob(1_500_000)
     with bench.client() as client:
         assert client.upload(digest, data).sent == len(data)
@@ -419,16 +429,16 @@ def test_a_bad_line_changes_nothing_but_the_time(make_bench):
     assert len(device.started) == 10
 
 
-def test_the_devices_log_comes_with_the_console(bench):
-    device = bench.start()
+def test_the_devices_log_comes_with_the_console(bench: Bench) -> None:
+    device = start(bench)
     with bench.client() as client:
         device._outbox.log("engine: ready")
         client.refresh()
         assert "engine: ready\n" in client.console()
 
 
-def test_twelve_megabytes_pass_in_well_under_thirty_seconds(bench):
-    bench.start()
+def test_twelve_megabytes_pass_in_well_under_thirty_seconds(bench: Bench) -> None:
+    start(bench)
     digest, data = blob(12_000_000)
     with bench.client() as client:
         begun = time.monotonic()
@@ -437,8 +447,8 @@ def test_twelve_megabytes_pass_in_well_under_thirty_seconds(bench):
     assert seconds < 15.0  # 0.7 s on the two cores it was written on
 
 
-def test_two_threads_may_use_one_client(bench):
-    bench.start()
+def test_two_threads_may_use_one_client(bench: Bench) -> None:
+    start(bench)
     digest, data = blob(1_000_000)
     with bench.client() as client:
         thread = threading.Thread(target=client.upload, args=(digest, data))

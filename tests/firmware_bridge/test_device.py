@@ -1,4 +1,5 @@
 import hashlib
+from typing import Never
 
 import pytest
 
@@ -20,7 +21,9 @@ DIGEST = hashlib.sha256(DATA).digest()
 class Desk:
     """A host that says exactly what a test wants, and a device endpoint, under a virtual clock."""
 
-    def __init__(self, device=None, faults=None, seed=0, greet=True):
+    def __init__(
+        self, device: MemoryDevice | None = None, faults: Faults | None = None, seed: int = 0, greet: bool = True
+    ) -> None:
         self.device = device or MemoryDevice()
         self.endpoint = DeviceEndpoint(self.device)
         self.host = Connection(Role.HOST)
@@ -31,14 +34,14 @@ class Desk:
         )
         self.open(greet)
 
-    def open(self, greet=True):
+    def open(self, greet: bool = True) -> None:
         self.host.session.open(self.line.now)
         assert self.line.run(lambda: self.host.is_open, 5.0)
         self.got.clear()
         if greet:
             assert isinstance(self.ask(m.Hello(1, m.PROTOCOL, "test", ())), m.HelloReply)
 
-    def say(self, *messages, seconds=1.0):
+    def say(self, *messages: m.Message, seconds: float = 1.0) -> list[m.Message]:
         """Send these messages, let time pass; what came back."""
         before = len(self.got)
         for message in messages:
@@ -47,23 +50,23 @@ class Desk:
         self.line.run(lambda: False, seconds)
         return self.got[before:]
 
-    def ask(self, message):
+    def ask(self, message: m.Message) -> m.Message:
         answers = self.say(message)
         assert len(answers) == 1, answers
         return answers[0]
 
-    def _read(self):
+    def _read(self) -> None:
         while self.reading and (event := self.host.next_event()) is not None:
             if isinstance(event, Received):
                 self.got.append(event.message)
 
-    def _work(self):
+    def _work(self) -> None:
         self.endpoint.process()
         self.device.advance(self.line.now)
         self.endpoint.process()
 
 
-def test_a_session_begins_with_a_hello():
+def test_a_session_begins_with_a_hello() -> None:
     desk = Desk(greet=False)
     assert desk.ask(m.QueryBlobs(7, ())) == m.Refused(7, RefusalCode.UNSUPPORTED, "a session begins with a hello")
     assert desk.device.sessions == 1
@@ -74,13 +77,13 @@ def test_a_session_begins_with_a_hello():
     assert desk.ask(m.QueryBlobs(11, ())) == m.BlobsReply(11, ())
 
 
-def test_what_is_no_hosts_message_is_refused():
+def test_what_is_no_hosts_message_is_refused() -> None:
     desk = Desk()
     assert desk.ask(m.Done(5)).reason == RefusalCode.UNSUPPORTED
     assert desk.ask(m.DeviceLog("hm")) == m.Refused(0, RefusalCode.UNSUPPORTED, "DeviceLog is not a host's message")
 
 
-def test_what_is_no_message_is_refused_and_the_session_lives():
+def test_what_is_no_message_is_refused_and_the_session_lives() -> None:
     desk = Desk()
     desk.host.session.send(b"\xa1\x61m\x19\x03\xe8")  # type 1000
     desk.host.session.send(b"not CBOR at all")
@@ -91,7 +94,7 @@ def test_what_is_no_message_is_refused_and_the_session_lives():
     assert isinstance(desk.ask(m.QueryBlobs(2, ())), m.BlobsReply)
 
 
-def test_an_upload_by_hand():
+def test_an_upload_by_hand() -> None:
     desk = Desk()
     assert desk.ask(m.BeginUpload(2, DIGEST, len(DATA))) == m.UploadReady(2, 0)
     assert desk.say(m.BlobChunk(2, 0, DATA[:6000])) == []
@@ -106,7 +109,7 @@ def test_an_upload_by_hand():
     [m.BlobChunk(2, 5, b"abc"), m.BlobChunk(2, 0, DATA[:8192]), m.BlobChunk(2, 0, b"x" * 101)],
     ids=["gap", "far too long", "one too long"],
 )
-def test_a_chunk_in_the_wrong_place_ends_the_upload(chunk):
+def test_a_chunk_in_the_wrong_place_ends_the_upload(chunk) -> None:
     desk = Desk()
     desk.ask(m.BeginUpload(2, DIGEST, 100))
     answer = desk.ask(chunk)
@@ -115,7 +118,7 @@ def test_a_chunk_in_the_wrong_place_ends_the_upload(chunk):
     assert desk.device.store.appended == 0
 
 
-def test_a_new_upload_puts_the_last_one_aside():
+def test_a_new_upload_puts_the_last_one_aside() -> None:
     desk = Desk()
     other = hashlib.sha256(b"other").digest()
     desk.ask(m.BeginUpload(2, DIGEST, len(DATA)))
@@ -127,11 +130,11 @@ def test_a_new_upload_puts_the_last_one_aside():
 
 
 class BrokenStore(MemoryStore):
-    def append(self, digest, offset, data):
+    def append(self, digest, offset, data) -> Never:
         raise OSError(5, "Input/output error")
 
 
-def test_a_broken_disk_is_told_and_does_not_end_the_device():
+def test_a_broken_disk_is_told_and_does_not_end_the_device() -> None:
     desk = Desk(MemoryDevice(BrokenStore()))
     desk.ask(m.BeginUpload(2, DIGEST, len(DATA)))
     answer = desk.ask(m.BlobChunk(2, 0, DATA[:100]))
@@ -141,7 +144,7 @@ def test_a_broken_disk_is_told_and_does_not_end_the_device():
     assert isinstance(desk.ask(m.QueryBlobs(3, ())), m.BlobsReply)
 
 
-def test_a_job_by_hand():
+def test_a_job_by_hand() -> None:
     desk = Desk()
     answers = desk.say(m.Submit(2, "j", "echo", {"steps": 2}, 4), m.JobPayload(2, 0, b"ab"), m.JobPayload(2, 2, b"cd"))
     assert answers == [
@@ -159,14 +162,14 @@ def test_a_job_by_hand():
 
 
 @pytest.mark.parametrize("chunk", [m.JobPayload(2, 1, b"a"), m.JobPayload(2, 0, b"abcde")])
-def test_a_payload_in_the_wrong_place_ends_the_submission(chunk):
+def test_a_payload_in_the_wrong_place_ends_the_submission(chunk) -> None:
     desk = Desk()
     answers = desk.say(m.Submit(2, "j", "echo", {}, 4), chunk, m.JobPayload(2, 0, b"abcd"))
     assert [(answer.request, answer.reason) for answer in answers] == [(2, RefusalCode.OFFSET)]
     assert desk.device.started == []
 
 
-def test_a_host_that_asks_for_a_result_over_and_over_costs_no_memory():
+def test_a_host_that_asks_for_a_result_over_and_over_costs_no_memory() -> None:
     desk = Desk()
     desk.say(m.Submit(2, "j", "echo", {}, 0))
     desk.reading = False
@@ -182,7 +185,7 @@ def test_a_host_that_asks_for_a_result_over_and_over_costs_no_memory():
     assert isinstance(desk.ask(m.QueryBlobs(5, ())), m.BlobsReply)
 
 
-def test_a_host_that_does_not_read_stops_the_jobs_not_the_device():
+def test_a_host_that_does_not_read_stops_the_jobs_not_the_device() -> None:
     desk = Desk()
     desk.reading = False
     desk.say(m.Submit(2, "endless", "echo", {"steps": 10_000}, 0), seconds=60.0)
@@ -197,7 +200,7 @@ def test_a_host_that_does_not_read_stops_the_jobs_not_the_device():
     assert steps == list(range(1, 10_001))  # none dropped: the device waited
 
 
-def test_a_long_result_and_quick_steps_do_not_hold_each_other_up():
+def test_a_long_result_and_quick_steps_do_not_hold_each_other_up() -> None:
     desk = Desk()
     payload = bytes(limits.CHUNK)
     desk.host.send(m.Submit(3, "other", "echo", {"steps": 10**6}, 0))
@@ -213,7 +216,7 @@ def test_a_long_result_and_quick_steps_do_not_hold_each_other_up():
     assert between.count(m.JobProgress) > 20
 
 
-def test_nothing_of_one_session_gets_into_the_next():
+def test_nothing_of_one_session_gets_into_the_next() -> None:
     desk = Desk()
     payload = bytes(limits.CHUNK)
     chunks = [m.JobPayload(2, at * len(payload), payload) for at in range(100)]
@@ -230,7 +233,7 @@ def test_nothing_of_one_session_gets_into_the_next():
     assert isinstance(desk.ask(m.Hello(1, m.PROTOCOL, "test", ())), m.HelloReply)
 
 
-def test_a_handlers_mistake_is_found_where_it_is_made():
+def test_a_handlers_mistake_is_found_where_it_is_made() -> None:
     desk = Desk()
     with pytest.raises(LocalProtocolError):
         desk.endpoint.result(Result("j", {"a": object()}, b""))
@@ -244,7 +247,7 @@ def test_a_handlers_mistake_is_found_where_it_is_made():
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_a_whole_conversation_over_a_bad_line(seed):
+def test_a_whole_conversation_over_a_bad_line(seed) -> None:
     faults = Faults(loss=0.1, duplication=0.05, reordering=0.1, bit_errors=2e-6, boot_log=0.02)
     desk = Desk(MemoryDevice(slots=8), faults, seed, greet=False)
     desk.say(m.Hello(1, m.PROTOCOL, "test", ()), m.BeginUpload(2, DIGEST, len(DATA)), seconds=5.0)

@@ -3,7 +3,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+
+from firmware_bridge.testing.bench import Bench
+from firmware_bridge.testing.device import MemoryDevice
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,8 +22,8 @@ def bridge(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_hello_names_the_device(bench: Any) -> None:
-    bench.start()
+def test_hello_names_the_device(bench: Bench) -> None:
+    bench.start(MemoryDevice())
     shown = bridge("hello", "--port", bench.line.host_path)
     assert shown.returncode == 0, shown.stderr
     assert "board           memory" in shown.stdout
@@ -32,7 +34,7 @@ def test_hello_names_the_device(bench: Any) -> None:
     assert json.loads(found.stdout)["device_id"] == "memory"
 
 
-def test_ports_are_listed(bench: Any) -> None:
+def test_ports_are_listed(bench: Bench) -> None:
     listed = bridge("ports", "--json", FIRMWARE_BRIDGE_PORTS=f"{bench.line.host_path}:{bench.line.device_path}")
     assert [port["path"] for port in json.loads(listed.stdout)] == sorted(
         (bench.line.host_path, bench.line.device_path)
@@ -42,7 +44,7 @@ def test_ports_are_listed(bench: Any) -> None:
     assert (none.returncode, none.stdout) == (0, "")
 
 
-def test_errors_have_their_exit_codes(bench: Any) -> None:
+def test_errors_have_their_exit_codes(bench: Bench) -> None:
     silent = bridge("hello", "--port", bench.line.host_path, "--timeout", "1")
     assert silent.returncode == 9
     assert "nobody answers" in silent.stderr

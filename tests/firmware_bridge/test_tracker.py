@@ -7,11 +7,11 @@ from firmware_bridge.tracker import JobTracker
 from firmware_bridge.wire import messages as m
 
 
-def progress(job_id, step):
+def progress(job_id: str, step: int) -> m.JobProgress:
     return m.JobProgress(job_id, step, 10, 0, 0, 0, 0, 0)
 
 
-def tracked(*job_ids):
+def tracked(*job_ids: str) -> JobTracker:
     tracker = JobTracker()
     for job_id in job_ids:
         tracker.add(JobRequest(job_id, "echo"))
@@ -19,7 +19,7 @@ def tracked(*job_ids):
     return tracker
 
 
-def test_results_are_put_together():
+def test_results_are_put_together() -> None:
     tracker = tracked("a", "b")
     tracker.receive(m.JobResult("a", {"x": 1}, 4))
     tracker.receive(progress("b", 1))
@@ -34,7 +34,7 @@ def test_results_are_put_together():
     assert not tracker.expects(None)
 
 
-def test_a_result_that_is_said_again_begins_anew():
+def test_a_result_that_is_said_again_begins_anew() -> None:
     tracker = tracked("a")
     tracker.receive(m.JobResult("a", {}, 4))
     tracker.receive(m.ResultPayload("a", 0, b"ab"))
@@ -43,7 +43,7 @@ def test_a_result_that_is_said_again_begins_anew():
     assert tracker.take(None) == Result("a", {}, b"abcd")
 
 
-def test_events_of_jobs_not_in_flight_are_dropped():
+def test_events_of_jobs_not_in_flight_are_dropped() -> None:
     tracker = tracked("a")
     tracker.receive(m.JobFailure("a", 4, "cancelled"))
     tracker.receive(m.JobFailure("a", 4, "cancelled"))
@@ -54,7 +54,7 @@ def test_events_of_jobs_not_in_flight_are_dropped():
     assert tracker.take(None) is None
 
 
-def test_only_accepted_jobs_are_submitted_again():
+def test_only_accepted_jobs_are_submitted_again() -> None:
     tracker = tracked("a")
     tracker.add(JobRequest("b", "echo"))
     assert [job.job_id for job in tracker.accepted()] == ["a"]
@@ -66,7 +66,7 @@ def test_only_accepted_jobs_are_submitted_again():
     assert not tracker.expects({"b"})
 
 
-def test_an_id_is_in_flight_once_and_jobs_are_bounded():
+def test_an_id_is_in_flight_once_and_jobs_are_bounded() -> None:
     tracker = tracked("a")
     with pytest.raises(LocalProtocolError, match="in flight"):
         tracker.add(JobRequest("a", "echo"))
@@ -76,7 +76,7 @@ def test_an_id_is_in_flight_once_and_jobs_are_bounded():
         tracker.add(JobRequest("one more", "echo"))
 
 
-def test_progress_that_nobody_takes_is_bounded_and_results_are_kept():
+def test_progress_that_nobody_takes_is_bounded_and_results_are_kept() -> None:
     tracker = tracked("a", "b")
     tracker.receive(m.JobResult("a", {}, 0))
     for step in range(limits.PROGRESS_KEPT + 100):

@@ -1,7 +1,7 @@
-import os
 import select
 import threading
 import time
+from pathlib import Path
 
 from firmware_bridge.link.pty import PtyPair
 from firmware_bridge.link.serial import SerialLink, open_port
@@ -49,10 +49,10 @@ def test_the_line_may_change_bytes() -> None:
 
 
 def test_closing_leaves_nothing_behind() -> None:
-    files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    files, threads = len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
     for _ in range(3):
         pair = PtyPair()
         pair.close()
         pair.close()
-    assert len(os.listdir("/proc/self/fd")) == files
+    assert len(list(Path("/proc/self/fd").iterdir())) == files
     assert threading.active_count() == threads

@@ -32,7 +32,7 @@ SAMPLES = {
             1 << 30,
             5_000_000_000,
             None,
-        ),  # fmt: skip
+        ),
         m.BlobsReply(2, (OTHER,)),
         m.UploadReady(3, 65536),
         m.BlobStored(3),

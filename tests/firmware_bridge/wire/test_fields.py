@@ -22,7 +22,7 @@ from firmware_bridge.wire import fields
         (fields.Tree(2, 2), [{"a": [1, 2]}, {"a": {"b": b""}}], [{"a": [1, 2, 3]}, {"a": [[1]]}, {"a": object()}]),
     ],
 )
-def test_a_check_takes_what_it_allows_and_names_what_it_does_not(check, good, bad):
+def test_a_check_takes_what_it_allows_and_names_what_it_does_not(check, good, bad) -> None:
     for value in good:
         assert check(value) == value
     for value in bad:
@@ -30,5 +30,5 @@ def test_a_check_takes_what_it_allows_and_names_what_it_does_not(check, good, ba
             check(value)
 
 
-def test_lists_become_tuples():
+def test_lists_become_tuples() -> None:
     assert fields.Many(fields.UInt(9), 3)([1, 2]) == (1, 2)

@@ -21,11 +21,11 @@ LINES = [
 ]
 
 
-def packets(events):
+def packets(events: list[Packet | Foreign]) -> list[bytes]:
     return [event.data for event in events if isinstance(event, Packet)]
 
 
-def test_golden_bytes():
+def test_golden_bytes() -> None:
     # CRC-32C of "123456789" is 0xe3069283 (RFC 3720's check value)
     assert frame.encode(b"123456789") == b"\x00" + b"\x0e123456789\x83\x92\x06\xe3" + b"\x00"
     assert frame.encode(b"\x00") == bytes.fromhex("00 01 05 51 53 7d 52 00")
@@ -33,7 +33,7 @@ def test_golden_bytes():
 
 @given(st.binary(min_size=1, max_size=2000))
 @settings(deadline=None)
-def test_a_frame_holds_its_packet_and_no_zero_inside(packet):
+def test_a_frame_holds_its_packet_and_no_zero_inside(packet) -> None:
     encoded = frame.encode(packet)
     assert encoded[0] == encoded[-1] == 0
     assert 0 not in encoded[1:-1]
@@ -42,14 +42,14 @@ def test_a_frame_holds_its_packet_and_no_zero_inside(packet):
 
 @pytest.mark.parametrize("size", [1, 253, 254, 255, limits.MAX_PACKET])
 @pytest.mark.parametrize("fill", [b"\x00", b"\x01", b"\xff"])
-def test_every_size_up_to_the_bound_passes(size, fill):
+def test_every_size_up_to_the_bound_passes(size, fill) -> None:
     encoded = frame.encode(fill * size)
     assert len(encoded) <= frame.MAX_ENCODED + 2
     assert FrameDecoder().feed(encoded) == [Packet(fill * size)]
 
 
 @pytest.mark.parametrize("packet", [b"", bytes(limits.MAX_PACKET + 1)])
-def test_packets_out_of_bounds_are_not_framed(packet):
+def test_packets_out_of_bounds_are_not_framed(packet) -> None:
     with pytest.raises(LocalProtocolError):
         frame.encode(packet)
 
@@ -60,7 +60,7 @@ def test_packets_out_of_bounds_are_not_framed(packet):
     st.binary(max_size=20),
 )
 @settings(max_examples=300, deadline=None)
-def test_the_cuts_do_not_matter(pieces, cuts, trailing):
+def test_the_cuts_do_not_matter(pieces, cuts, trailing) -> None:
     stream = b"".join(pieces) + trailing
     whole = FrameDecoder().feed(stream)
     bytewise, cut = FrameDecoder(), FrameDecoder()
@@ -71,31 +71,31 @@ def test_the_cuts_do_not_matter(pieces, cuts, trailing):
 
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=300), st.sampled_from(LINES)), max_size=10))
 @settings(max_examples=200, deadline=None)
-def test_what_is_between_frames_harms_none(pairs):
+def test_what_is_between_frames_harms_none(pairs) -> None:
     stream = b"".join(line + frame.encode(packet) for packet, line in pairs)
     assert packets(FrameDecoder().feed(stream)) == [packet for packet, _ in pairs]
 
 
-def test_console_text_comes_out_clean():
+def test_console_text_comes_out_clean() -> None:
     events = FrameDecoder().feed(frame.encode(b"a") + BOOT_LOG + frame.encode(b"b"))
     assert [type(event) for event in events] == [Packet, Foreign, Packet]
     assert events[1].text() == "\n[    0.000000] Booting Linux on physical CPU 0x0\n"
 
 
-def test_text_is_told_from_damage():
+def test_text_is_told_from_damage() -> None:
     assert Foreign(b"temperature: 61 C\n").text() == "temperature: 61 C\n"
     assert Foreign("Gerät bereit\n".encode()).text() == "Gerät bereit\n"
     assert Foreign(b"\x1b]0;title\x07shell$ ").text() == "shell$ "
     assert Foreign(random.Random(1).randbytes(500)).text() is None
 
 
-def test_a_frame_cut_short_costs_only_itself():
+def test_a_frame_cut_short_costs_only_itself() -> None:
     decoder = FrameDecoder()
     damaged = frame.encode(b"first")[:-3]
     assert packets(decoder.feed(damaged + frame.encode(b"second"))) == [b"second"]
 
 
-def test_no_damaged_frame_is_accepted():
+def test_no_damaged_frame_is_accepted() -> None:
     chance = random.Random(11)
     originals = [chance.randbytes(chance.choice([1, 24, 60, 300, 1500])) for _ in range(50)]
     decoder, begun, refused = FrameDecoder(), time.perf_counter(), 0
@@ -125,7 +125,7 @@ def test_no_damaged_frame_is_accepted():
     assert time.perf_counter() - begun < 20
 
 
-def test_garbage_does_not_fill_memory():
+def test_garbage_does_not_fill_memory() -> None:
     decoder = FrameDecoder()
     garbage = bytes(range(1, 256)) * 64
     total = 0
@@ -139,7 +139,7 @@ def test_garbage_does_not_fill_memory():
     assert total > 400 * len(garbage) - 2 * frame.MAX_ENCODED
 
 
-def test_the_rest_of_an_overlong_piece_is_no_frame():
+def test_the_rest_of_an_overlong_piece_is_no_frame() -> None:
     decoder = FrameDecoder()
     inner = frame.encode(b"hidden")[1:-1]
     events = decoder.feed(b"x" * frame.MAX_ENCODED + inner + b"\0")
@@ -147,7 +147,7 @@ def test_the_rest_of_an_overlong_piece_is_no_frame():
     assert b"".join(event.data for event in events) == b"x" * frame.MAX_ENCODED + inner
 
 
-def test_flushed_text_is_foreign_and_so_is_what_follows_it():
+def test_flushed_text_is_foreign_and_so_is_what_follows_it() -> None:
     decoder = FrameDecoder()
     assert decoder.feed(b"login: ") == []
     assert decoder.flush() == [Foreign(b"login: ")]
@@ -158,7 +158,7 @@ def test_flushed_text_is_foreign_and_so_is_what_follows_it():
 
 @given(st.binary(max_size=3000))
 @settings(max_examples=300, deadline=None)
-def test_any_bytes_are_taken(data):
+def test_any_bytes_are_taken(data) -> None:
     decoder = FrameDecoder()
     events = decoder.feed(data)
     for event in events:

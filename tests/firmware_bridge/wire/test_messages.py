@@ -16,7 +16,7 @@ DIGEST = bytes(range(32))
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 
 
-def strategy(check: object) -> st.SearchStrategy[object]:
+def strategy(check: object) -> st.SearchStrategy[object]:  # noqa: PLR0911  one for each check
     """Values that a field's check allows."""
     match check:
         case fields.UInt(maximum, minimum):
@@ -51,31 +51,31 @@ def any_message() -> st.SearchStrategy[m.Message]:
     )
 
 
-def test_every_message_has_a_sample_and_golden_bytes(samples):
+def test_every_message_has_a_sample_and_golden_bytes(samples) -> None:
     assert {kind.__name__ for kind in m.BY_CODE.values()} == samples.keys() == GOLDEN.keys()
 
 
 @pytest.mark.parametrize("name", sorted(GOLDEN))
-def test_golden_bytes(name, samples):
+def test_golden_bytes(name, samples) -> None:
     assert m.encode(samples[name]).hex() == GOLDEN[name]
     assert m.decode(bytes.fromhex(GOLDEN[name])) == samples[name]
 
 
-def test_golden_bytes_by_hand():
+def test_golden_bytes_by_hand() -> None:
     # map of 2: "m" -> 36, "request" -> 5
     assert m.encode(m.Done(5)) == b"\xa2" + b"\x61m" + b"\x18\x24" + b"\x67request" + b"\x05"
     # map of 3: "m" -> 8, "job_id" -> text, "request" -> 256; shorter keys first
     assert m.encode(m.Cancel(256, "j")) == b"\xa3\x61m\x08\x66job_id\x61j\x67request\x19\x01\x00"
 
 
-def test_type_numbers_are_unique():
+def test_type_numbers_are_unique() -> None:
     kinds = m._CLASSES
     assert len({kind.code for kind in kinds}) == len(kinds)
 
 
 @given(any_message())
 @settings(max_examples=400, deadline=None)
-def test_what_is_encoded_is_decoded(message):
+def test_what_is_encoded_is_decoded(message) -> None:
     try:
         data = m.encode(message)
     except LocalProtocolError as error:
@@ -86,14 +86,14 @@ def test_what_is_encoded_is_decoded(message):
 
 @given(st.binary(max_size=200))
 @settings(max_examples=500, deadline=None)
-def test_any_bytes_parse_or_raise_the_remote_error(data):
+def test_any_bytes_parse_or_raise_the_remote_error(data) -> None:
     try:
         m.decode(data)
     except RemoteProtocolError:
         return
 
 
-def test_damaged_messages_parse_or_raise_the_remote_error():
+def test_damaged_messages_parse_or_raise_the_remote_error() -> None:
     chance = random.Random(5)
     encoded = [bytes.fromhex(text) for text in GOLDEN.values()]
     refused = 0
@@ -145,12 +145,12 @@ def test_damaged_messages_parse_or_raise_the_remote_error():
         b"\xa1\x61m\x5b\x00\x00\xff\xff\xff\xff\xff\xff",  # a string of 2**48 bytes
     ],
 )
-def test_what_is_no_message_is_refused(data):
+def test_what_is_no_message_is_refused(data) -> None:
     with pytest.raises(RemoteProtocolError):
         m.decode(data)
 
 
-def test_an_unknown_type_is_its_own_error():
+def test_an_unknown_type_is_its_own_error() -> None:
     with pytest.raises(UnknownMessage) as caught:
         m.decode(cbor2.dumps({"m": 1000}))
     assert caught.value.code == 1000
@@ -179,17 +179,17 @@ def test_an_unknown_type_is_its_own_error():
         m.JobResult("j", {"large": [2**40] * 4000}, 0),
     ],
 )
-def test_what_the_protocol_does_not_allow_is_not_encoded(message):
+def test_what_the_protocol_does_not_allow_is_not_encoded(message) -> None:
     with pytest.raises(LocalProtocolError):
         m.encode(message)
 
 
-def test_a_thousand_steps_of_nanoseconds_fit_in_a_result():
+def test_a_thousand_steps_of_nanoseconds_fit_in_a_result() -> None:
     meta = {"nanoseconds": [2**40 + n for n in range(1000)], "score": 0.5, "shape": [3, 256, 256]}
     assert m.decode(m.encode(m.JobResult("j", meta, 0))).meta == meta
 
 
-def test_a_chunk_of_the_chosen_size_fits():
+def test_a_chunk_of_the_chosen_size_fits() -> None:
     data = bytes(limits.CHUNK)
     assert len(m.encode(m.BlobChunk(2**32 - 1, limits.MAX_BLOB, data))) <= limits.CHUNK + 64
     assert len(m.encode(m.ResultPayload("x" * 64, limits.MAX_PAYLOAD, data))) <= limits.MAX_MESSAGE

@@ -1,4 +1,5 @@
 import random
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -14,7 +15,7 @@ CLEAN = Faults()
 BAD = Faults(loss=0.1, duplication=0.05, reordering=0.1, bit_errors=1e-5, boot_log=0.02)
 
 
-def counter(start):
+def counter(start: int) -> Callable[[], int]:
     values = iter(range(start, start + 100_000))
     return lambda: next(values)
 
@@ -22,7 +23,7 @@ def counter(start):
 class Talker:
     """One end that sends a list of messages as fast as it may and records what it gets."""
 
-    def __init__(self, role, outgoing, epoch):
+    def __init__(self, role: Role, outgoing: Sequence[m.Message], epoch: int) -> None:
         self.connection = Connection(role, epoch=counter(epoch))
         self.outgoing = list(outgoing)
         self.position = 0
@@ -31,7 +32,7 @@ class Talker:
         self.opened = 0
         self.most_in_flight = 0
 
-    def work(self):
+    def work(self) -> None:
         while (event := self.connection.next_event()) is not None:
             match event:
                 case Received(message):
@@ -46,16 +47,18 @@ class Talker:
         sending = self.connection.session.sending
         self.most_in_flight = max(self.most_in_flight, sending.in_flight)
 
-    def end(self):
+    def end(self) -> End:
         return End(self.connection, self.work)
 
 
-def chunks(count, seed, size=1500):
+def chunks(count: int, seed: int, size: int = 1500) -> list[m.Message]:
     chance = random.Random(seed)
     return [m.BlobChunk(number, number, chance.randbytes(chance.randint(1, size))) for number in range(count)]
 
 
-def pair(seed=0, faults=CLEAN, to_device=(), to_host=()):
+def pair(
+    seed: int = 0, faults: Faults = CLEAN, to_device: Sequence[m.Message] = (), to_host: Sequence[m.Message] = ()
+) -> tuple[Talker, Talker, Simulation]:
     host = Talker(Role.HOST, to_device, 100)
     device = Talker(Role.DEVICE, to_host, 500)
     host.connection.session.open(0.0)
@@ -63,7 +66,7 @@ def pair(seed=0, faults=CLEAN, to_device=(), to_host=()):
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_everything_arrives_once_and_in_order_over_a_bad_line(seed):
+def test_everything_arrives_once_and_in_order_over_a_bad_line(seed) -> None:
     host, device, line = pair(seed, BAD, chunks(120, seed), chunks(80, -seed))
     done = line.run(lambda: (len(host.got), len(device.got)) == (80, 120), 600.0)
     assert done, f"seed {seed}: {len(device.got)} of 120 there, {len(host.got)} of 80 back"
@@ -75,7 +78,7 @@ def test_everything_arrives_once_and_in_order_over_a_bad_line(seed):
     assert host.connection.session.sending.retransmitted > 0
 
 
-def test_the_same_seed_gives_the_same_run():
+def test_the_same_seed_gives_the_same_run() -> None:
     ends = []
     for _ in range(2):
         host, device, line = pair(7, BAD, chunks(50, 1))
@@ -84,13 +87,13 @@ def test_the_same_seed_gives_the_same_run():
     assert ends[0] == ends[1]
 
 
-def test_small_packets_pass_bit_errors_that_break_large_ones():
+def test_small_packets_pass_bit_errors_that_break_large_ones() -> None:
     host, device, line = pair(1, Faults(bit_errors=1e-4), chunks(200, 1, size=200))
     assert line.run(lambda: len(device.got) == 200, 600.0)
     assert device.got == host.outgoing
 
 
-def test_a_clean_line_needs_no_retransmission():
+def test_a_clean_line_needs_no_retransmission() -> None:
     host, device, line = pair(0, CLEAN, chunks(500, 1), chunks(300, 2))
     assert line.run(lambda: (len(host.got), len(device.got)) == (300, 500), 60.0)
     assert host.connection.session.sending.retransmitted == 0
@@ -98,13 +101,13 @@ def test_a_clean_line_needs_no_retransmission():
     assert line.now < 1.0
 
 
-def test_ten_percent_loss_costs_at_most_a_third_of_the_packets():
+def test_ten_percent_loss_costs_at_most_a_third_of_the_packets() -> None:
     host, device, line = pair(3, Faults(loss=0.1), chunks(1000, 1, size=100))
     assert line.run(lambda: len(device.got) == 1000, 600.0)
     assert host.connection.session.sending.sent < 1333
 
 
-def test_a_device_that_restarts_is_noticed_and_a_new_session_is_clean():
+def test_a_device_that_restarts_is_noticed_and_a_new_session_is_clean() -> None:
     host, device, line = pair(2, CLEAN, chunks(400, 1))
     assert line.run(lambda: len(device.got) >= 100, 60.0)
     reborn = Talker(Role.DEVICE, [], 900)
@@ -117,8 +120,8 @@ def test_a_device_that_restarts_is_noticed_and_a_new_session_is_clean():
     assert (host.opened, reborn.opened) == (2, 1)
 
 
-def test_a_host_that_restarts_replaces_its_session():
-    host, device, line = pair(2, CLEAN, chunks(400, 1), chunks(400, 3))
+def test_a_host_that_restarts_replaces_its_session() -> None:
+    _, device, line = pair(2, CLEAN, chunks(400, 1), chunks(400, 3))
     assert line.run(lambda: len(device.got) >= 100, 60.0)
     before = len(device.got)
     reborn = Talker(Role.HOST, chunks(20, 9), 100_000)
@@ -131,8 +134,8 @@ def test_a_host_that_restarts_replaces_its_session():
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_restarts_over_a_bad_line_leave_a_clean_session(seed):
-    host, device, line = pair(seed, BAD, chunks(400, 1))
+def test_restarts_over_a_bad_line_leave_a_clean_session(seed) -> None:
+    _, device, line = pair(seed, BAD, chunks(400, 1))
     assert line.run(lambda: len(device.got) >= 50, 600.0)
     for round_ in range(3):
         reborn = Talker(Role.HOST, chunks(30, round_), 10_000 * (round_ + 1))
@@ -142,7 +145,7 @@ def test_restarts_over_a_bad_line_leave_a_clean_session(seed):
         assert reborn.endings == []
 
 
-def test_nobody_there_is_noticed():
+def test_nobody_there_is_noticed() -> None:
     host, _, line = pair(0, Faults(loss=1.0))
     assert line.run(lambda: bool(host.endings), 60.0)
     assert host.endings == [Ending.UNANSWERED]
@@ -150,7 +153,7 @@ def test_nobody_there_is_noticed():
 
 
 @pytest.mark.parametrize("messages", [0, 40])
-def test_a_cut_cable_is_noticed_by_both_ends_that_send(messages):
+def test_a_cut_cable_is_noticed_by_both_ends_that_send(messages) -> None:
     host, device, line = pair(0, CLEAN, [], [])
     assert line.run(lambda: host.opened == device.opened == 1, 5.0)
     cut = Faults(loss=1.0)
@@ -165,7 +168,7 @@ def test_a_cut_cable_is_noticed_by_both_ends_that_send(messages):
         assert line.run(lambda: device.endings == [Ending.TIMEOUT], 120.0)
 
 
-def test_a_line_that_comes_back_goes_on_where_it_was():
+def test_a_line_that_comes_back_goes_on_where_it_was() -> None:
     host, device, line = pair(0, CLEAN, chunks(600, 1))
     assert line.run(lambda: len(device.got) > 50, 5.0)
     line.to_device.faults = line.to_host.faults = Faults(loss=1.0)
@@ -176,7 +179,7 @@ def test_a_line_that_comes_back_goes_on_where_it_was():
     assert host.endings == []
 
 
-def test_an_idle_session_stays_open():
+def test_an_idle_session_stays_open() -> None:
     host, device, line = pair()
     line.run(lambda: False, 600.0)
     assert host.connection.is_open
@@ -184,7 +187,7 @@ def test_an_idle_session_stays_open():
     assert (host.endings, device.endings) == ([], [])
 
 
-def test_a_suspended_host_keeps_its_session():
+def test_a_suspended_host_keeps_its_session() -> None:
     host, device, line = pair()
     assert line.run(lambda: host.opened == device.opened == 1, 5.0)
     line.now += 3600.0
@@ -193,7 +196,7 @@ def test_a_suspended_host_keeps_its_session():
     assert host.endings == []
 
 
-def test_a_peer_that_takes_nothing_holds_the_sender_back_without_loss():
+def test_a_peer_that_takes_nothing_holds_the_sender_back_without_loss() -> None:
     host, device, line = pair(0, CLEAN, chunks(200, 1))
     assert line.run(lambda: device.opened == 1, 5.0)
     line.device = End(device.connection, lambda: None)  # alive, but takes no message
@@ -207,7 +210,7 @@ def test_a_peer_that_takes_nothing_holds_the_sender_back_without_loss():
     assert device.got == host.outgoing
 
 
-def test_a_goodbye_ends_the_other_end_at_once():
+def test_a_goodbye_ends_the_other_end_at_once() -> None:
     host, device, line = pair()
     assert line.run(lambda: device.opened == 1, 5.0)
     host.connection.session.close()
@@ -219,7 +222,7 @@ def test_a_goodbye_ends_the_other_end_at_once():
 # ---------------------------------------------------------------------- packet by packet
 
 
-def open_pair():
+def open_pair() -> tuple[ReliableSession, ReliableSession]:
     host, device = ReliableSession(Role.HOST, epoch=counter(1)), ReliableSession(Role.DEVICE, epoch=counter(50))
     host.open(0.0)
     device.receive(0.0, host.next_packet(0.0))
@@ -230,7 +233,7 @@ def open_pair():
     return host, device
 
 
-def test_the_opening():
+def test_the_opening() -> None:
     host, device = ReliableSession(Role.HOST, epoch=counter(1)), ReliableSession(Role.DEVICE, epoch=counter(50))
     assert (host.state, device.state) == (State.IDLE, State.IDLE)
     assert host.next_packet(0.0) is None
@@ -257,7 +260,7 @@ def test_the_opening():
     assert device.state is State.OPEN
 
 
-def test_a_stale_opening_does_not_break_a_session():
+def test_a_stale_opening_does_not_break_a_session() -> None:
     host, device = open_pair()
     device.receive(1.0, Packet(Kind.OPEN, 77 << 32).encode())
     assert decode(device.next_packet(1.0)).session == 77 << 32 | 51
@@ -267,7 +270,7 @@ def test_a_stale_opening_does_not_break_a_session():
     assert device.next_event() == Delivered(b"still here")
 
 
-def test_packets_of_another_session_are_reset_by_the_device_and_dropped_by_the_host():
+def test_packets_of_another_session_are_reset_by_the_device_and_dropped_by_the_host() -> None:
     host, device = open_pair()
     stale = Packet(Kind.DATA, 9 << 32 | 9, body=b"old").encode()
     device.receive(1.0, stale)
@@ -283,7 +286,7 @@ def test_packets_of_another_session_are_reset_by_the_device_and_dropped_by_the_h
     assert device.next_packet(1.0) is None  # no answer to an answer
 
 
-def test_another_version_is_named_to_the_host():
+def test_another_version_is_named_to_the_host() -> None:
     device = ReliableSession(Role.DEVICE)
     device.receive(0.0, b"\x09\x01" + bytes(30))
     assert decode(device.next_packet(0.0)).kind is Kind.RESET
@@ -297,7 +300,7 @@ def test_another_version_is_named_to_the_host():
     assert isinstance(decode(b"\x09\x06"), OtherVersion)
 
 
-def test_senseless_packets_are_counted_and_dropped():
+def test_senseless_packets_are_counted_and_dropped() -> None:
     host, device = open_pair()
     session = device.number
     for data in (b"", b"\x01", b"\x01\x63" + bytes(22), Packet(Kind.OPEN, session).encode()[:-1]):
@@ -309,7 +312,7 @@ def test_senseless_packets_are_counted_and_dropped():
     assert host.next_event() is None
 
 
-def test_what_may_not_be_sent():
+def test_what_may_not_be_sent() -> None:
     session = ReliableSession(Role.HOST)
     with pytest.raises(LocalProtocolError):
         session.send(b"no session")
@@ -327,7 +330,7 @@ def test_what_may_not_be_sent():
         device.open(0.0)
 
 
-def test_a_device_survives_any_packets():
+def test_a_device_survives_any_packets() -> None:
     chance = random.Random(8)
     device = ReliableSession(Role.DEVICE, epoch=counter(50))
     for number in range(30_000):

@@ -6,23 +6,23 @@ from firmware_bridge import limits
 from firmware_bridge.wire.window import ReceiveWindow, RoundTrip, SendWindow, near
 
 
-def filled(count=limits.OUTBOX, rate=None):
-    window = SendWindow(rate)
+def filled(count: int = limits.OUTBOX) -> SendWindow:
+    window = SendWindow()
     for number in range(count):
         window.put(bytes([number]))
     return window
 
 
-def drain(window, now):
+def drain(window: SendWindow, now: float) -> list[int]:
     return [packet[0] for packet in iter(lambda: window.next(now), None)]
 
 
 @given(st.integers(0, 2**40), st.integers(-(2**31), 2**31 - 1))
-def test_a_number_is_found_near_its_base(base, difference):
+def test_a_number_is_found_near_its_base(base, difference) -> None:
     assert near((base + difference) % 2**32, base) == base + difference
 
 
-def test_no_more_than_the_window_is_in_flight():
+def test_no_more_than_the_window_is_in_flight() -> None:
     window = filled()
     assert drain(window, 0.0) == list(range(limits.WINDOW))
     assert window.in_flight == limits.WINDOW
@@ -31,7 +31,7 @@ def test_no_more_than_the_window_is_in_flight():
     assert window.in_flight == limits.WINDOW
 
 
-def test_the_window_does_not_move_over_a_gap():
+def test_the_window_does_not_move_over_a_gap() -> None:
     window = filled()
     drain(window, 0.0)
     window.acknowledge(0.1, 0, 2**15 - 1, limits.WINDOW)  # all but 0
@@ -41,7 +41,7 @@ def test_the_window_does_not_move_over_a_gap():
     assert window.retransmitted == 1
 
 
-def test_two_later_arrivals_are_no_loss_three_are():
+def test_two_later_arrivals_are_no_loss_three_are() -> None:
     window = filled(4)
     drain(window, 0.0)
     window.acknowledge(0.01, 0, 0b011, 16)
@@ -50,7 +50,7 @@ def test_two_later_arrivals_are_no_loss_three_are():
     assert window.has_lost()
 
 
-def test_credit_holds_the_sender_back():
+def test_credit_holds_the_sender_back() -> None:
     window = filled(10)
     drain(window, 0.0)
     window = filled(10)
@@ -68,7 +68,7 @@ def test_credit_holds_the_sender_back():
 
 
 @pytest.mark.parametrize(("acknowledged", "selective"), [(17, 0), (2**32 - 1, 0), (2**31, 2**32 - 1)])
-def test_a_senseless_acknowledgement_changes_nothing(acknowledged, selective):
+def test_a_senseless_acknowledgement_changes_nothing(acknowledged, selective) -> None:
     window = filled(16)
     drain(window, 0.0)
     window.acknowledge(0.1, acknowledged, selective, 16)
@@ -77,7 +77,7 @@ def test_a_senseless_acknowledgement_changes_nothing(acknowledged, selective):
     assert window.deadline() is not None
 
 
-def test_a_timeout_sends_again_and_backs_off_once_for_all():
+def test_a_timeout_sends_again_and_backs_off_once_for_all() -> None:
     window = filled(16)
     drain(window, 0.0)
     assert window.deadline() == limits.INITIAL_TIMEOUT
@@ -93,7 +93,7 @@ def test_a_timeout_sends_again_and_backs_off_once_for_all():
     assert window.fruitless == 0
 
 
-def test_a_retransmitted_packet_gives_no_round_trip():
+def test_a_retransmitted_packet_gives_no_round_trip() -> None:
     window = filled(2)
     window.next(0.0)
     window.expire(0.5)
@@ -102,7 +102,7 @@ def test_a_retransmitted_packet_gives_no_round_trip():
     assert window.timeout == 2 * limits.INITIAL_TIMEOUT
 
 
-def test_a_slow_line_gives_packets_time_to_pass():
+def test_a_slow_line_gives_packets_time_to_pass() -> None:
     window = SendWindow(11_520.0)
     for _ in range(16):
         window.put(bytes(8192))
@@ -112,7 +112,7 @@ def test_a_slow_line_gives_packets_time_to_pass():
     assert deadlines[-1] >= 16 * 8192 / 11_520.0
 
 
-def test_the_timeout_follows_the_round_trip():
+def test_the_timeout_follows_the_round_trip() -> None:
     trip = RoundTrip()
     for _ in range(50):
         trip.sample(0.3)
@@ -127,7 +127,7 @@ def test_the_timeout_follows_the_round_trip():
     assert trip.timeout() == limits.MIN_TIMEOUT
 
 
-def test_the_receiver_orders_and_drops_duplicates():
+def test_the_receiver_orders_and_drops_duplicates() -> None:
     window = ReceiveWindow()
     assert window.accept(1, b"b", 16) == []
     assert window.acknowledgement() == (0, 0b1)
@@ -140,7 +140,7 @@ def test_the_receiver_orders_and_drops_duplicates():
     assert window.duplicates == 2
 
 
-def test_the_receiver_takes_nothing_beyond_window_and_room():
+def test_the_receiver_takes_nothing_beyond_window_and_room() -> None:
     window = ReceiveWindow()
     assert window.accept(limits.WINDOW, b"x", 100) == []
     assert window.accept(2, b"x", 2) == []
@@ -150,7 +150,7 @@ def test_the_receiver_takes_nothing_beyond_window_and_room():
     assert window.acknowledgement() == (0, 0)
 
 
-def test_numbers_wrap():
+def test_numbers_wrap() -> None:
     sender, receiver = SendWindow(), ReceiveWindow()
     start = 2**32 - 5
     sender._base = sender._next = start
