@@ -41,12 +41,12 @@ class CalibrationConfig:
         batch: seeds that run together, at least 2 (they are compared with each other).
     """
 
-    seeds: int = 8
+    seeds: int = 4
     first_seed: int = 1_000_000
     lattice_bits: int = 13
     range_headroom: float = 1.1
     residual_every: int | None = 10
-    batch: int = 8
+    batch: int = 4
 
     def __post_init__(self) -> None:
         def check(holds: bool, key: str, mend: str) -> None:

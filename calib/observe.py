@@ -14,9 +14,10 @@ from calib.operators import LINEAR_LAYERS, why_not
 from calib.samplers import Sampler
 from calib.sampling import sample, start_generation
 
-BINS_PER_OCTAVE = 8
-LOWEST_OCTAVE, HIGHEST_OCTAVE = -32, 32
-BINS = (HIGHEST_OCTAVE - LOWEST_OCTAVE) * BINS_PER_OCTAVE
+_MANTISSA_BITS = 3
+_BIN_SHIFT = 23 - _MANTISSA_BITS
+BINS = 2 ** (31 - _BIN_SHIFT)
+"""One bin for each exponent and leading three mantissa bits of a float32: eight an octave, zero to infinity."""
 
 SEED_TOLERANCE = 1e-5
 """Inputs of two seeds that differ by less, relative to their range, are the same but for rounding."""
@@ -28,44 +29,35 @@ class LayerObservation:
 
     Attributes:
         lowest, highest: extreme values over the run and all seeds.
-        spread: largest difference between two seeds at one step.
-        changes: int64 ``[T, BINS]``: histogram of ``|x_i - x_(i-1)|`` in eighths of an octave; row 0 is empty.
-        zeros: int64 ``[T]``: changes too small for the histogram.
+        depends_on_sample: False where every seed saw the same input, as layers do that look at the timestep only.
+        changes: int64 ``[T, BINS]``: histogram of ``|x_i - x_(i-1)|``; row 0 is empty.
     """
 
     changes: torch.Tensor
-    zeros: torch.Tensor
     lowest: float = 0.0
     highest: float = 0.0
-    spread: float = 0.0
+    depends_on_sample: bool = False
     _previous: torch.Tensor | None = field(default=None, repr=False)
 
     @classmethod
     def empty(cls, steps: int) -> LayerObservation:
         """Nothing seen yet."""
-        return cls(torch.zeros(steps, BINS, dtype=torch.int64), torch.zeros(steps, dtype=torch.int64))
+        return cls(torch.zeros(steps, BINS, dtype=torch.int64))
 
     @property
     def largest(self) -> float:
         """Largest magnitude over the run."""
         return max(-self.lowest, self.highest)
 
-    @property
-    def depends_on_sample(self) -> bool:
-        """False where every seed saw the same input, as layers do that look at the timestep only."""
-        return self.spread > SEED_TOLERANCE * self.largest
-
     def see(self, step: int, x: torch.Tensor) -> None:
         """Record the input of one step: float32 ``[N, ...]``, one entry a seed."""
-        self.lowest = min(self.lowest, float(x.min()))
-        self.highest = max(self.highest, float(x.max()))
-        self.spread = max(self.spread, float((x.amax(0) - x.amin(0)).max()))
+        lowest, highest = torch.aminmax(x)
+        self.lowest, self.highest = min(self.lowest, float(lowest)), max(self.highest, float(highest))
+        if not self.depends_on_sample:
+            self.depends_on_sample = bool((x - x[:1]).abs().max() > SEED_TOLERANCE * self.largest)
         if self._previous is not None:
-            size = (x - self._previous).abs_().flatten()
-            seen = size >= 2.0**LOWEST_OCTAVE
-            bins = ((size[seen].log2_() - LOWEST_OCTAVE) * BINS_PER_OCTAVE).long().clamp_(0, BINS - 1)
+            bins = (x - self._previous).abs_().flatten().view(torch.int32) >> _BIN_SHIFT
             self.changes[step] += torch.bincount(bins, minlength=BINS)
-            self.zeros[step] += int((~seen).sum())
         self._previous = x.clone()
 
     def forget_previous(self) -> None:
@@ -74,8 +66,9 @@ class LayerObservation:
 
 
 def bin_sizes() -> torch.Tensor:
-    """float64 ``[BINS]``: the change that stands for each bin of the histogram (its geometric middle)."""
-    return 2.0 ** (LOWEST_OCTAVE + (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS_PER_OCTAVE)
+    """float64 ``[BINS]``: the change that stands for each bin (its middle; not finite at the top end)."""
+    lowest = torch.arange(BINS, dtype=torch.int32) << _BIN_SHIFT
+    return (lowest + (1 << (_BIN_SHIFT - 1))).view(torch.float32).double()
 
 
 def linear_layers(denoiser: nn.Module) -> tuple[list[str], dict[str, str]]:
@@ -97,7 +90,7 @@ def observe(
     shape: tuple[int, int, int],
     seeds: Sequence[int],
     *,
-    batch: int = 8,
+    batch: int = 4,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, LayerObservation]:
     """Run the float sampler once for each seed and watch every layer that can be modulated.

@@ -49,12 +49,13 @@ def choose_exponents(observation: LayerObservation, step: torch.Tensor, bits: in
         ``k`` per step, in [0, coarse exponent].
     """
     coarse = coarse_exponent(bits)
-    sizes = bin_sizes() / step.double()
+    # Bins beyond any finite change are empty: calibration refuses an input that overflows.
+    sizes = bin_sizes().nan_to_num(0.0, 0.0) / step.double()
     exponents = torch.arange(coarse + 1, dtype=torch.float64)
     units = 2.0**exponents
     cut = (sizes[None, :] - CODE_LIMIT * units[:, None]).clamp(min=0).square()  # [k, bin]
     counts = observation.changes.double()  # [T, bin]
-    seen = (counts.sum(1) + observation.zeros.double()).clamp(min=1)
+    seen = counts.sum(1).clamp(min=1)
     error = counts @ cut.T / seen[:, None] + units.square() / 12
     best = error.argmin(1)
     best[0] = coarse

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 from skimage import data as skimage_data
 
 if TYPE_CHECKING:
@@ -59,3 +59,11 @@ def random_crops(images: NDArray[np.uint8], count: int, rng: np.random.Generator
             crop = crop[::-1]
         crops[index, 0] = crop
     return crops / np.float32(127.5) - np.float32(1)
+
+
+def inspection_images() -> dict[str, NDArray[np.uint8]]:
+    """Two held-out crops to inspect, uint8 [1, 64, 64]: bricks as they are, and with a scratch drawn over them."""
+    clean = load_surfaces().held_out[SURFACES.index("brick"), 96 : 96 + SIDE]
+    scratched = Image.fromarray(clean.copy())
+    ImageDraw.Draw(scratched).line([(14, 44), (30, 36), (47, 31)], fill=235, width=2)
+    return {"brick": clean[None].copy(), "brick-scratched": np.asarray(scratched)[None].copy()}
