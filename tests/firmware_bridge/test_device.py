@@ -109,7 +109,7 @@ def test_an_upload_by_hand() -> None:
     [m.BlobChunk(2, 5, b"abc"), m.BlobChunk(2, 0, DATA[:8192]), m.BlobChunk(2, 0, b"x" * 101)],
     ids=["gap", "far too long", "one too long"],
 )
-def test_a_chunk_in_the_wrong_place_ends_the_upload(chunk) -> None:
+def test_a_chunk_in_the_wrong_place_ends_the_upload(chunk: m.Message) -> None:
     desk = Desk()
     desk.ask(m.BeginUpload(2, DIGEST, 100))
     answer = desk.ask(chunk)
@@ -130,7 +130,7 @@ def test_a_new_upload_puts_the_last_one_aside() -> None:
 
 
 class BrokenStore(MemoryStore):
-    def append(self, digest, offset, data) -> Never:
+    def append(self, digest: str, offset: int, data: bytes) -> Never:  # noqa: ARG002  the store's signature
         raise OSError(5, "Input/output error")
 
 
@@ -162,7 +162,7 @@ def test_a_job_by_hand() -> None:
 
 
 @pytest.mark.parametrize("chunk", [m.JobPayload(2, 1, b"a"), m.JobPayload(2, 0, b"abcde")])
-def test_a_payload_in_the_wrong_place_ends_the_submission(chunk) -> None:
+def test_a_payload_in_the_wrong_place_ends_the_submission(chunk: m.Message) -> None:
     desk = Desk()
     answers = desk.say(m.Submit(2, "j", "echo", {}, 4), chunk, m.JobPayload(2, 0, b"abcd"))
     assert [(answer.request, answer.reason) for answer in answers] == [(2, RefusalCode.OFFSET)]
@@ -247,7 +247,7 @@ def test_a_handlers_mistake_is_found_where_it_is_made() -> None:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_a_whole_conversation_over_a_bad_line(seed) -> None:
+def test_a_whole_conversation_over_a_bad_line(seed: int) -> None:
     faults = Faults(loss=0.1, duplication=0.05, reordering=0.1, bit_errors=2e-6, boot_log=0.02)
     desk = Desk(MemoryDevice(slots=8), faults, seed, greet=False)
     desk.say(m.Hello(1, m.PROTOCOL, "test", ()), m.BeginUpload(2, DIGEST, len(DATA)), seconds=5.0)

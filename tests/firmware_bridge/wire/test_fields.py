@@ -22,7 +22,9 @@ from firmware_bridge.wire import fields
         (fields.Tree(2, 2), [{"a": [1, 2]}, {"a": {"b": b""}}], [{"a": [1, 2, 3]}, {"a": [[1]]}, {"a": object()}]),
     ],
 )
-def test_a_check_takes_what_it_allows_and_names_what_it_does_not(check, good, bad) -> None:
+def test_a_check_takes_what_it_allows_and_names_what_it_does_not(
+    check: fields.Check, good: list[object], bad: list[object]
+) -> None:
     for value in good:
         assert check(value) == value
     for value in bad:

@@ -33,7 +33,7 @@ def test_golden_bytes() -> None:
 
 @given(st.binary(min_size=1, max_size=2000))
 @settings(deadline=None)
-def test_a_frame_holds_its_packet_and_no_zero_inside(packet) -> None:
+def test_a_frame_holds_its_packet_and_no_zero_inside(packet: bytes) -> None:
     encoded = frame.encode(packet)
     assert encoded[0] == encoded[-1] == 0
     assert 0 not in encoded[1:-1]
@@ -42,14 +42,14 @@ def test_a_frame_holds_its_packet_and_no_zero_inside(packet) -> None:
 
 @pytest.mark.parametrize("size", [1, 253, 254, 255, limits.MAX_PACKET])
 @pytest.mark.parametrize("fill", [b"\x00", b"\x01", b"\xff"])
-def test_every_size_up_to_the_bound_passes(size, fill) -> None:
+def test_every_size_up_to_the_bound_passes(size: int, fill: bytes) -> None:
     encoded = frame.encode(fill * size)
     assert len(encoded) <= frame.MAX_ENCODED + 2
     assert FrameDecoder().feed(encoded) == [Packet(fill * size)]
 
 
 @pytest.mark.parametrize("packet", [b"", bytes(limits.MAX_PACKET + 1)])
-def test_packets_out_of_bounds_are_not_framed(packet) -> None:
+def test_packets_out_of_bounds_are_not_framed(packet: bytes) -> None:
     with pytest.raises(LocalProtocolError):
         frame.encode(packet)
 
@@ -60,7 +60,7 @@ def test_packets_out_of_bounds_are_not_framed(packet) -> None:
     st.binary(max_size=20),
 )
 @settings(max_examples=300, deadline=None)
-def test_the_cuts_do_not_matter(pieces, cuts, trailing) -> None:
+def test_the_cuts_do_not_matter(pieces: list[bytes], cuts: list[int], trailing: bytes) -> None:
     stream = b"".join(pieces) + trailing
     whole = FrameDecoder().feed(stream)
     bytewise, cut = FrameDecoder(), FrameDecoder()
@@ -71,7 +71,7 @@ def test_the_cuts_do_not_matter(pieces, cuts, trailing) -> None:
 
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=300), st.sampled_from(LINES)), max_size=10))
 @settings(max_examples=200, deadline=None)
-def test_what_is_between_frames_harms_none(pairs) -> None:
+def test_what_is_between_frames_harms_none(pairs: list[tuple[bytes, bytes]]) -> None:
     stream = b"".join(line + frame.encode(packet) for packet, line in pairs)
     assert packets(FrameDecoder().feed(stream)) == [packet for packet, _ in pairs]
 
@@ -158,7 +158,7 @@ def test_flushed_text_is_foreign_and_so_is_what_follows_it() -> None:
 
 @given(st.binary(max_size=3000))
 @settings(max_examples=300, deadline=None)
-def test_any_bytes_are_taken(data) -> None:
+def test_any_bytes_are_taken(data: bytes) -> None:
     decoder = FrameDecoder()
     events = decoder.feed(data)
     for event in events:

@@ -51,12 +51,12 @@ def any_message() -> st.SearchStrategy[m.Message]:
     )
 
 
-def test_every_message_has_a_sample_and_golden_bytes(samples) -> None:
+def test_every_message_has_a_sample_and_golden_bytes(samples: dict[str, m.Message]) -> None:
     assert {kind.__name__ for kind in m.BY_CODE.values()} == samples.keys() == GOLDEN.keys()
 
 
 @pytest.mark.parametrize("name", sorted(GOLDEN))
-def test_golden_bytes(name, samples) -> None:
+def test_golden_bytes(name: str, samples: dict[str, m.Message]) -> None:
     assert m.encode(samples[name]).hex() == GOLDEN[name]
     assert m.decode(bytes.fromhex(GOLDEN[name])) == samples[name]
 
@@ -75,7 +75,7 @@ def test_type_numbers_are_unique() -> None:
 
 @given(any_message())
 @settings(max_examples=400, deadline=None)
-def test_what_is_encoded_is_decoded(message) -> None:
+def test_what_is_encoded_is_decoded(message: m.Message) -> None:
     try:
         data = m.encode(message)
     except LocalProtocolError as error:
@@ -86,7 +86,7 @@ def test_what_is_encoded_is_decoded(message) -> None:
 
 @given(st.binary(max_size=200))
 @settings(max_examples=500, deadline=None)
-def test_any_bytes_parse_or_raise_the_remote_error(data) -> None:
+def test_any_bytes_parse_or_raise_the_remote_error(data: bytes) -> None:
     try:
         m.decode(data)
     except RemoteProtocolError:
@@ -145,7 +145,7 @@ def test_damaged_messages_parse_or_raise_the_remote_error() -> None:
         b"\xa1\x61m\x5b\x00\x00\xff\xff\xff\xff\xff\xff",  # a string of 2**48 bytes
     ],
 )
-def test_what_is_no_message_is_refused(data) -> None:
+def test_what_is_no_message_is_refused(data: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         m.decode(data)
 
@@ -179,7 +179,7 @@ def test_an_unknown_type_is_its_own_error() -> None:
         m.JobResult("j", {"large": [2**40] * 4000}, 0),
     ],
 )
-def test_what_the_protocol_does_not_allow_is_not_encoded(message) -> None:
+def test_what_the_protocol_does_not_allow_is_not_encoded(message: m.Message) -> None:
     with pytest.raises(LocalProtocolError):
         m.encode(message)
 

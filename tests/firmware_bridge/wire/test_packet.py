@@ -43,7 +43,7 @@ def test_what_is_encoded_is_decoded(packet: Packet, body: bytes) -> None:
         Packet(Kind.DATA, 1).encode() + bytes(packets.limits.MAX_PACKET),
     ],
 )
-def test_what_is_no_packet_is_refused(data) -> None:
+def test_what_is_no_packet_is_refused(data: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         packets.decode(data)
 

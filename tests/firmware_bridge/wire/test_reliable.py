@@ -66,7 +66,7 @@ def pair(
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_everything_arrives_once_and_in_order_over_a_bad_line(seed) -> None:
+def test_everything_arrives_once_and_in_order_over_a_bad_line(seed: int) -> None:
     host, device, line = pair(seed, BAD, chunks(120, seed), chunks(80, -seed))
     done = line.run(lambda: (len(host.got), len(device.got)) == (80, 120), 600.0)
     assert done, f"seed {seed}: {len(device.got)} of 120 there, {len(host.got)} of 80 back"
@@ -134,7 +134,7 @@ def test_a_host_that_restarts_replaces_its_session() -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_restarts_over_a_bad_line_leave_a_clean_session(seed) -> None:
+def test_restarts_over_a_bad_line_leave_a_clean_session(seed: int) -> None:
     _, device, line = pair(seed, BAD, chunks(400, 1))
     assert line.run(lambda: len(device.got) >= 50, 600.0)
     for round_ in range(3):
@@ -153,7 +153,7 @@ def test_nobody_there_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("messages", [0, 40])
-def test_a_cut_cable_is_noticed_by_both_ends_that_send(messages) -> None:
+def test_a_cut_cable_is_noticed_by_both_ends_that_send(messages: int) -> None:
     host, device, line = pair(0, CLEAN, [], [])
     assert line.run(lambda: host.opened == device.opened == 1, 5.0)
     cut = Faults(loss=1.0)

@@ -18,7 +18,7 @@ def drain(window: SendWindow, now: float) -> list[int]:
 
 
 @given(st.integers(0, 2**40), st.integers(-(2**31), 2**31 - 1))
-def test_a_number_is_found_near_its_base(base, difference) -> None:
+def test_a_number_is_found_near_its_base(base: int, difference: int) -> None:
     assert near((base + difference) % 2**32, base) == base + difference
 
 
@@ -68,7 +68,7 @@ def test_credit_holds_the_sender_back() -> None:
 
 
 @pytest.mark.parametrize(("acknowledged", "selective"), [(17, 0), (2**32 - 1, 0), (2**31, 2**32 - 1)])
-def test_a_senseless_acknowledgement_changes_nothing(acknowledged, selective) -> None:
+def test_a_senseless_acknowledgement_changes_nothing(acknowledged: int, selective: int) -> None:
     window = filled(16)
     drain(window, 0.0)
     window.acknowledge(0.1, acknowledged, selective, 16)
