@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from boards import Board
 
 FORMAT = 1
+KIT_VERSION = "0.1.0"
+"""The distribution's version, of which the device need not have the metadata."""
 MANIFEST = "manifest.json"
 PROGRAM = "program.pte"
 GOLDEN = "golden.f32"

@@ -1,0 +1,79 @@
+"""From a lowered program to a bundle that reads back, with the reference's own golden output."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+import edge
+from boards import load_board
+from calib.calibration import CalibrationConfig, calibrate
+from calib.noise import noise
+from calib.plan import LayerPlan, Mode, Plan, PlanRow
+from edge.bundle import ENGINE_BYTES, KIT_VERSION, Contents, check_fits, pack_bundle, read_bundle, verify_bundle
+from edge.lower.export import LoweredProgram
+from edge.lower.manifest import EXECUTORCH_VERSION, describe, golden_output, golden_test, summarize
+
+if TYPE_CHECKING:
+    from tests.lower.conftest import Case
+
+
+def test_versions_are_those_of_the_package() -> None:
+    project = tomllib.loads((Path(edge.__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert project["version"] == KIT_VERSION
+    assert f"executorch=={EXECUTORCH_VERSION}" in project["dependencies"]
+
+
+def test_summary_counts_a_whole_job() -> None:
+    anchor = PlanRow((5, 0), (5,))
+    delta = LayerPlan(Mode.DELTA, (PlanRow((1,)), PlanRow((1,)), PlanRow(())), anchor)
+    direct = LayerPlan(Mode.DIRECT, (PlanRow((5,)),) * 3, anchor)
+    assert summarize(Plan(3, {"a": delta, "b": direct})) == {
+        "layers": 2,
+        "direct_layers": 1,
+        "residual_layers": 2,
+        "passes": 2 + 1 + 3,
+        "residual_passes": 1,
+        "reused_steps": 1,
+    }
+
+
+def test_golden_output_is_the_references_last_steps(odd_case: Case) -> None:
+    golden, shape = golden_test(9, 6), odd_case.model.sample_shape
+    assert (golden.start, golden.image) == (3, "zeros")
+    assert golden_test(9, 2).start == 0
+    alpha_sigma = odd_case.sampler.start_coefficients[3]
+    x = alpha_sigma[1] * torch.from_numpy(noise(9, shape))[None]
+    previous = torch.zeros_like(x)
+    odd_case.modulated.reset()
+    for i in range(3, 6):
+        odd_case.modulated.set_step(i)
+        out = odd_case.modulated(x, odd_case.sampler.timesteps[i])
+        x, previous = odd_case.sampler.advance(i, x, out, previous, first=i == 3)
+    data = golden_output(golden, odd_case.modulated, odd_case.sampler, shape)
+    assert np.array_equal(np.frombuffer(data, "<f4").reshape(x.shape), x.numpy())
+
+
+def test_description_becomes_a_bundle(odd_case: Case, tmp_path: Path) -> None:
+    board, shape = load_board("rpi5"), odd_case.model.sample_shape
+    config = CalibrationConfig(seeds=2, batch=2, residual_every=None)
+    calibration = calibrate(odd_case.model, odd_case.sampler, config)
+    program = LoweredProgram(b"program", "0" * 64, 6, shape, 5000, 700, ("modiff::linear.out",), 9)
+    golden = golden_test(0, 6)
+    manifest = describe(program, odd_case.model, calibration, board, golden)
+    assert manifest.memory.peak_bytes == ENGINE_BYTES + 7 + 700 + board.slots * 5000
+    assert manifest.plan["residual_layers"] == 0
+    assert manifest.plan["calibration"] == calibration.content_hash
+    engine = tmp_path / "modiff-engine"
+    engine.write_bytes(b"engine")
+    output = golden_output(golden, odd_case.modulated, odd_case.sampler, shape)
+    pack_bundle(tmp_path / "bundle", Contents(manifest, program.data, [engine], output))
+    bundle = read_bundle(tmp_path / "bundle")
+    verify_bundle(bundle)
+    check_fits(bundle.manifest, board)
+    assert replace(bundle.manifest, files=()) == manifest
