@@ -15,6 +15,8 @@ from torch import Tensor, fx
 
 STEP_INPUT = "i"
 TABLE_PREFIX = "step_table_"
+MAX_ROW_ELEMENTS = 1 << 14
+"""Larger values are computed at each step from the table of a smaller one: T images would swell the program."""
 
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
@@ -63,9 +65,8 @@ def plain_attention(module: fx.GraphModule) -> int:
             continue
         arguments: list[Any] = list(node.args)
         query, key, value, mask, dropout, causal = arguments + [None, 0.0, False][len(arguments) - 3 :]
-        if mask is not None or dropout or causal or node.kwargs.get("attn_mask") is not None:
-            continue
-        if node.kwargs.get("is_causal") or node.kwargs.get("enable_gqa"):
+        named = [node.kwargs.get(name) for name in ("attn_mask", "dropout_p", "is_causal", "enable_gqa")]
+        if mask is not None or dropout or causal or any(named):
             continue
         scale = node.kwargs.get("scale") or 1.0 / sqrt(query.meta["val"].shape[-1])
         call = module.graph.call_function
@@ -103,8 +104,10 @@ def _step_branch(module: fx.GraphModule) -> dict[fx.Node, None]:
     for node in module.graph.nodes:
         if node.op != "call_function" or _changes_something(node) or _draws_random(node) or node in changed:
             continue
-        inputs = node.all_input_nodes
-        if not isinstance(node.meta.get("val"), Tensor) or not all(argument in known for argument in inputs):
+        inputs, value = node.all_input_nodes, node.meta.get("val")
+        if not isinstance(value, Tensor) or value.numel() > MAX_ROW_ELEMENTS:
+            continue
+        if not all(argument in known for argument in inputs):
             continue
         known.add(node)
         if any(argument is step or argument in branch for argument in inputs):

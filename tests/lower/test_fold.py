@@ -67,6 +67,21 @@ def test_nothing_to_fold_is_left_alone() -> None:
     assert len(graph.graph.nodes) == before
 
 
+@torch.no_grad()
+def test_large_values_are_grown_from_a_small_table() -> None:
+    class Spread(nn.Module):
+        def forward(self, x: torch.Tensor, i: torch.Tensor) -> torch.Tensor:
+            level = (i * 0.5).exp() + 1
+            return x + level.expand(256, 256).sqrt()
+
+    inputs = (torch.ones(256, 256), torch.tensor([1]))
+    graph, plain = (exported(Spread(), inputs) for _ in range(2))
+    assert fold_step_branch(graph, STEPS) == 1
+    (table,) = dict(graph.named_buffers()).values()
+    assert table.shape == (STEPS, 1)
+    assert torch.equal(graph(*inputs), plain(*inputs))
+
+
 class Attends(nn.Module):
     def __init__(self, **options: object) -> None:
         super().__init__()
