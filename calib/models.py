@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,8 +151,6 @@ def _find_weights(folder: Path) -> tuple[str | None, Path]:
 
 def _load_unet(folder: Path, variant: str | None, weights: Path) -> nn.Module:
     """The network in float32, every weight of it found in the file and finite."""
-    from diffusers import UNet2DModel  # noqa: PLC0415 - takes seconds; --help must not wait for it
-
     try:
         with safe_open(weights, framework="pt") as tensors:
             if not tensors.keys():
@@ -157,25 +158,46 @@ def _load_unet(folder: Path, variant: str | None, weights: Path) -> nn.Module:
     except (SafetensorError, OSError) as error:
         raise ModelError(f"damaged safetensors: {error}", where=str(weights), mend="fetch the file anew") from error
     try:
-        unet, info = UNet2DModel.from_pretrained(
-            folder,
-            variant=variant,
-            use_safetensors=True,
-            local_files_only=True,
-            low_cpu_mem_usage=False,
-            output_loading_info=True,
-        )
+        with _quiet_imports():
+            from diffusers import UNet2DModel  # noqa: PLC0415 - takes seconds; --help must not wait for it
+
+            unet, info = UNet2DModel.from_pretrained(
+                folder,
+                variant=variant,
+                torch_dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                low_cpu_mem_usage=False,
+                output_loading_info=True,
+            )
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
         first_line = str(error).strip().split("\n", maxsplit=1)[0]
         raise ModelError(f"weights and configuration do not fit: {first_line}", where=str(folder)) from error
     for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[key]:
             raise ModelError(f"{key.replace('_', ' ')}: {list(info[key])[:3]}", where=str(weights))
-    module: nn.Module = unet.to(torch.float32).eval().requires_grad_(requires_grad=False)
+    module: nn.Module = unet.eval().requires_grad_(requires_grad=False)
     bad = [name for name, tensor in module.named_parameters() if not torch.isfinite(tensor).all()]
     if bad:
         raise ModelError(f"{bad[0]} is not finite", where=str(weights), mend="fetch or train the model anew")
     return module
+
+
+@contextmanager
+def _quiet_imports() -> Iterator[None]:
+    """Silence what diffusers and torchao log about optional parts of themselves while they load.
+
+    What matters about the load is checked by the caller.
+    """
+    loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree", "diffusers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _content_hash(config: dict[str, Any], scheduler: dict[str, Any], weights: Path) -> str:
