@@ -21,12 +21,13 @@ from firmware_bridge.errors import (
     LocalProtocolError,
     RemoteProtocolError,
 )
+from firmware_bridge.info import DeviceInfo
 from firmware_bridge.jobs import Failure, JobRequest, Progress, Result, new_job_id
 from firmware_bridge.link.serial import open_port
 from firmware_bridge.testing.bench import Bench, Order
 from firmware_bridge.testing.device import MemoryDevice, MemoryStore
 from firmware_bridge.testing.faulty import BOOT_LOG, flip_bits
-from firmware_bridge.wire import frame
+from firmware_bridge.wire import frame, messages
 from firmware_bridge.wire.messages import FailureCode, RefusalCode
 
 
@@ -311,6 +312,7 @@ def test_a_job_that_the_reborn_device_refuses_has_failed(bench: Bench) -> None:
 ABANDON = """
 import sys, time
 from firmware_bridge.client import Client
+from firmware_bridge.info import DeviceInfo
 from firmware_bridge.jobs import JobRequest
 client = Client.open(sys.argv[1])
 client.submit(JobRequest("mine", "echo", {"steps": 50}, b"abc"))
@@ -457,3 +459,45 @@ def test_two_threads_may_use_one_client(bench: Bench) -> None:
             assert client.run(echo(f"job-{number}", b"abc")).payload == b"cba"
         thread.join()
         assert client.has([digest]) == {digest}
+
+
+class FlakyDevice(MemoryDevice):
+    """Ends, as if unplugged, when it is greeted."""
+
+    def describe(self) -> DeviceInfo:
+        raise LinkError("gone in the middle of a hello")
+
+
+def test_a_device_that_dies_in_the_hello_is_greeted_again(bench: Bench) -> None:
+    bench.start(FlakyDevice())
+
+    def revive() -> None:
+        bench.end(Order.RUN)  # waits for its end
+        bench.start(MemoryDevice(boot_id="boot-2"))
+
+    thread = threading.Thread(target=revive)
+    thread.start()
+    with bench.client() as client:
+        assert client.info.boot_id == "boot-2"
+    thread.join()
+
+
+class GarbledDevice(MemoryDevice):
+    """Sends, whenever it takes a job, what is no message, and says that it could not read one."""
+
+    def submit(self, job: JobRequest) -> None:
+        connection = self._outbox.connection
+        connection.session.send(b"no message")
+        connection.send(messages.Refused(0, RefusalCode.UNSUPPORTED, "what was that?"))
+        super().submit(job)
+
+
+def test_versions_that_understand_each_other_badly_are_an_error_not_a_hang(bench: Bench) -> None:
+    start(bench, GarbledDevice())
+    begun = time.monotonic()
+    with bench.client() as client:
+        with pytest.raises(DeviceRefused, match="what was that") as caught:
+            client.submit(echo("a"))
+        assert "same version" in str(caught.value)
+        assert "cannot read" in client.console()
+    assert time.monotonic() - begun < 5.0
