@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _CLANG = "clang++"
-_EXTRA_WARNINGS = ("-Wshadow", "-Wconversion-null", "-Wimplicit-fallthrough", "-Wnon-virtual-dtor", "-Wunreachable-code")
+_EXTRA_WARNINGS = (
+    "-Wshadow",
+    "-Wconversion-null",
+    "-Wimplicit-fallthrough",
+    "-Wnon-virtual-dtor",
+    "-Wunreachable-code",
+)
 
 
 def lint(cache: Path) -> int:

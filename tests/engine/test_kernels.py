@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import engine_selftest as selftest
 import numpy as np
 import pytest
-import selftest
-from conftest import needs_emulator
+import torch
 
 from calib.noise import noise
 from edge.toolchain import build_selftest
+
+Cases = list[tuple[selftest.LayerCase, selftest.Outcome]]
 
 CASES = 150
 
 
 @pytest.fixture(scope="module")
-def cases():
+def cases() -> Cases:
+    torch.set_num_threads(1)
     drawn = [selftest.random_case(seed) for seed in range(CASES)]
     drawn += [selftest.without_history(case) for case in drawn[:10]]
     return [(case, selftest.reference(case)) for case in drawn]
 
 
 @pytest.fixture(scope="module")
-def native():
+def native() -> str:
     return str(build_selftest("host"))
 
 
 @pytest.fixture(scope="module")
-def aarch64():
+def aarch64() -> Path:
     return build_selftest("aarch64")
 
 
-def check(command, cases):
+def check(command: list[str], cases: Cases) -> None:
     answer = selftest.run_program(command, b"".join(selftest.encode(case) for case, _ in cases))
     for case, expected in cases:
         selftest.assert_equal(expected, selftest.decode(case, answer))
     assert answer.finished()
 
 
-def test_the_cases_reach_what_they_should(cases):
+def test_the_cases_reach_what_they_should(cases: Cases) -> None:
     outcomes = [outcome for _, outcome in cases]
     assert any(saturated for outcome in outcomes for _, _, saturated in outcome.statistics)
     assert any(residual for outcome in outcomes for _, residual, _ in outcome.statistics)
@@ -47,31 +52,31 @@ def test_the_cases_reach_what_they_should(cases):
 
 
 @pytest.mark.parametrize("isa", ["portable", "auto"])
-def test_native_kernels_equal_the_reference(native, cases, isa):
+def test_native_kernels_equal_the_reference(native: str, cases: Cases, isa: str) -> None:
     check([native, isa], cases)
 
 
 @pytest.mark.parametrize("isa", ["portable", "auto"])
-def test_native_kernels_stay_within_their_memory(cases, isa):
+def test_native_kernels_stay_within_their_memory(cases: Cases, isa: str) -> None:
     check([str(build_selftest("host", sanitize=True)), isa], cases)
 
 
-@needs_emulator
+@selftest.needs_emulator
 @pytest.mark.parametrize(
     ("cpu", "isa"),
     [("cortex-a76", "dotprod"), ("cortex-a76", "neon"), ("cortex-a76", "portable"), ("cortex-a72", "auto")],
 )
-def test_emulated_kernels_equal_the_reference(aarch64, cases, cpu, isa):
+def test_emulated_kernels_equal_the_reference(aarch64: Path, cases: Cases, cpu: str, isa: str) -> None:
     check([*selftest.emulated(aarch64, cpu), isa], cases)
 
 
-@needs_emulator
-def test_a_cpu_without_dot_product_refuses_those_kernels(aarch64):
+@selftest.needs_emulator
+def test_a_cpu_without_dot_product_refuses_those_kernels(aarch64: Path) -> None:
     with pytest.raises(AssertionError, match="ISA"):
         selftest.run_program([*selftest.emulated(aarch64, "cortex-a72"), "dotprod"], b"")
 
 
-def test_a_wrong_integer_is_noticed(native, cases):
+def test_a_wrong_integer_is_noticed(native: str, cases: Cases) -> None:
     case, expected = next(pair for pair in cases if pair[1].accumulator.size)
     actual = selftest.decode(case, selftest.run_program([native, "auto"], selftest.encode(case)))
     actual.accumulator = actual.accumulator + np.eye(1, actual.accumulator.size, dtype=np.int32)[0]
@@ -79,7 +84,7 @@ def test_a_wrong_integer_is_noticed(native, cases):
         selftest.assert_equal(expected, actual)
 
 
-def test_a_thousand_steps_leave_no_drift(native):
+def test_a_thousand_steps_leave_no_drift(native: str) -> None:
     """I2: O == W (*) A after 1,000 steps; the reference's own outcome says the same."""
     case = selftest.long_case(steps=1000)
     answer = selftest.run_program([native, "auto"], selftest.encode(case))
@@ -90,7 +95,7 @@ def test_a_thousand_steps_leave_no_drift(native):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 7, 2**64 - 1])
-def test_noise_is_the_reference_stream(native, seed):
+def test_noise_is_the_reference_stream(native: str, seed: int) -> None:
     request = np.uint32(selftest.NOISE).tobytes() + np.array([seed, 4097], np.uint64).tobytes()
     values = selftest.run_program([native, "auto"], request).take("<f4", 4097)
     expected = noise(seed, (4097,))
@@ -98,12 +103,12 @@ def test_noise_is_the_reference_stream(native, seed):
     assert (values == expected).mean() > 0.999
 
 
-def test_checksum_is_castagnoli(native):
+def test_checksum_is_castagnoli(native: str) -> None:
     request = np.uint32(selftest.CHECKSUM).tobytes() + np.uint64(9).tobytes() + b"123456789"
     assert selftest.run_program([native, "auto"], request).take("<u4", 1)[0] == 0xE3069283
 
 
-def test_anomaly_map_is_the_references(native):
+def test_anomaly_map_is_the_references(native: str) -> None:
     from calib.inspection import anomaly_map, anomaly_score
 
     rng = np.random.default_rng(5)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import shutil
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 import torch
 
 from calib.lattice import IntegerOperator, Kind, LayerArithmetic, Operator, StepCounts, fresh_state, run_step
@@ -16,6 +19,11 @@ from edge.packing import WeightShape, pack
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+needs_emulator = pytest.mark.skipif(
+    shutil.which("qemu-aarch64") is None or shutil.which("aarch64-linux-gnu-g++") is None,
+    reason="qemu-user and g++-aarch64-linux-gnu are not installed",
+)
 
 LAYER, NOISE, CHECKSUM, ANOMALIES = 1, 2, 3, 4
 
@@ -32,6 +40,16 @@ class LayerCase:
     lattice_bits: int
     plan: LayerPlan
     inputs: tuple[tuple[int, torch.Tensor], ...]  # (step, x)
+
+    @functools.cached_property
+    def geometry(self) -> list[int]:
+        """Batch, C, H, W, OC, OH, OW, KH, KW."""
+        x = self.inputs[0][1]
+        if self.operator.kind is Kind.LINEAR:
+            positions = x.numel() // x.shape[-1]
+            return [1, x.shape[-1], 1, positions, self.weights[0].shape[0], 1, positions, 1, 1]
+        out = self.operator(torch.zeros(x.shape), self.weights[0].to(torch.float32))
+        return [*x.shape, *out.shape[1:], *self.weights[0].shape[2:]]
 
     @property
     def arithmetic(self) -> LayerArithmetic:
@@ -90,9 +108,7 @@ def long_case(steps: int) -> LayerCase:
     return LayerCase(Operator(Kind.LINEAR), (weight,), one, one[0], torch.tensor(500.0), 13, plan, inputs)
 
 
-def _random_operator(
-    rng: np.random.Generator, largest: int
-) -> tuple[Operator, tuple[int, ...], tuple[int, ...]]:
+def _random_operator(rng: np.random.Generator, largest: int) -> tuple[Operator, tuple[int, ...], tuple[int, ...]]:
     kind = Kind(rng.choice([kind.value for kind in Kind]))
     groups = int(rng.choice([1, 1, 1, 2, 3]))
     group_inputs, group_outputs = int(rng.choice([1, 3, 4, 5, 16, 21, 33])), int(rng.choice([1, 2, 7, 16, 19, 32]))
@@ -169,7 +185,7 @@ def _channels_last(operator: Operator, values: torch.Tensor) -> np.ndarray:
 
 def encode(case: LayerCase) -> bytes:
     """The case as the self-test program reads it."""
-    geometry = _geometry(case)
+    geometry = case.geometry
     operator = case.operator
     conv = operator.kind is not Kind.LINEAR
     header = [
@@ -187,16 +203,6 @@ def encode(case: LayerCase) -> bytes:
     for step, x in case.inputs:
         parts += [np.int64(step).tobytes(), x.numpy().tobytes()]
     return b"".join(parts)
-
-
-def _geometry(case: LayerCase) -> list[int]:
-    """batch, C, H, W, OC, OH, OW, KH, KW."""
-    x = case.inputs[0][1]
-    if case.operator.kind is Kind.LINEAR:
-        positions = x.numel() // x.shape[-1]
-        return [1, x.shape[-1], 1, positions, case.weights[0].shape[0], 1, positions, 1, 1]
-    out = case.operator(torch.zeros(x.shape), case.weights[0].to(torch.float32))
-    return [*x.shape, *out.shape[1:], *case.weights[0].shape[2:]]
 
 
 class Answer:
@@ -217,7 +223,7 @@ class Answer:
 
 def decode(case: LayerCase, answer: Answer) -> Outcome:
     """The kernels' outcome of a case."""
-    geometry = _geometry(case)
+    geometry = case.geometry
     batch, channels, height, width, out_channels, out_height, out_width = geometry[:7]
     inputs, outputs = batch * channels * height * width, batch * out_channels * out_height * out_width
     shape = _output_shape(case, geometry)
