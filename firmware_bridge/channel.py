@@ -192,8 +192,11 @@ class Channel:
             while self._round()[0] and time.monotonic() < until:
                 self._sleep(True, None, limits.FAREWELL / 10)
         except BridgeError as error:
+            self._failure = error
+        finally:  # whatever ended the thread, nobody may wait for it any more
             with self.changed:
-                self._failure = error
+                if self._failure is None and not self._closing:
+                    self._failure = LinkError("the thread that serves the link has died", where=self._link.name)
                 self.changed.notify_all()
 
     def _busy(self) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Final, assert_never
 
+from boards.errors import KitError
 from firmware_bridge import limits
 from firmware_bridge.errors import DeviceRefused, JobInputError, LocalProtocolError
 from firmware_bridge.handler import DeviceHandler
@@ -199,6 +200,8 @@ class DeviceEndpoint:
             self._send(messages.Refused(_request(message), RefusalCode.BAD_INPUT, clip(error.what)))
         except (DeviceRefused, OSError) as error:
             self._send(refusal(_request(message), error))
+        except KitError as error:  # one that the handler had no code for; the device goes on
+            self._send(messages.Refused(_request(message), RefusalCode.INTERNAL, clip(str(error))))
 
     def _dispatch(self, message: messages.Message) -> None:
         match message:

@@ -98,17 +98,24 @@ class Source:
     def __init__(self, digest: str, data: bytes | Path) -> None:
         self.digest = digest_bytes(digest)
         self._data = data
-        self.size = len(data) if isinstance(data, bytes) else data.stat().st_size
+        try:
+            self.size = len(data) if isinstance(data, bytes) else data.stat().st_size
+        except OSError as error:
+            raise LocalProtocolError(f"the blob cannot be read: {error.strerror}", where=str(data)) from None
         if not 1 <= self.size <= limits.MAX_BLOB:
             raise LocalProtocolError(f"a blob of {self.size} bytes is outside 1..{limits.MAX_BLOB}", where=digest)
 
     def chunks(self, request: int, offset: int) -> Iterator[BlobChunk]:
-        """The chunks from `offset` on, to be sent under `request`."""
+        """The chunks from `offset` on, to be sent under `request`. LocalProtocolError: the file has become shorter."""
         with io.BytesIO(self._data) if isinstance(self._data, bytes) else self._data.open("rb") as file:
             file.seek(offset)
             while data := file.read(min(limits.CHUNK, self.size - offset)):
                 yield BlobChunk(request, offset, data)
                 offset += len(data)
+        if offset < self.size:
+            raise LocalProtocolError(
+                f"the file has become shorter, {offset} bytes, while it was sent", where=str(self._data)
+            )
 
 
 def digest_bytes(digest: str) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from firmware_bridge import limits
-from firmware_bridge.client import UploadReport
+from firmware_bridge.client import Client, UploadReport
 from firmware_bridge.errors import (
     DeviceRefused,
     JobFailed,
@@ -23,7 +23,7 @@ from firmware_bridge.errors import (
 )
 from firmware_bridge.info import DeviceInfo
 from firmware_bridge.jobs import Failure, JobRequest, Progress, Result, new_job_id
-from firmware_bridge.link.serial import open_port
+from firmware_bridge.link.serial import SerialLink, open_port
 from firmware_bridge.testing.bench import Bench, Order
 from firmware_bridge.testing.device import MemoryDevice, MemoryStore
 from firmware_bridge.testing.faulty import BOOT_LOG, flip_bits
@@ -136,6 +136,20 @@ def test_what_is_no_blob_is_not_sent(bench: Bench, digest: str, data: bytes) -> 
     start(bench)
     with bench.client() as client, pytest.raises(LocalProtocolError):
         client.upload(digest, data)
+
+
+def test_a_file_that_is_not_there_or_shrinks(bench: Bench, tmp_path: Path) -> None:
+    start(bench)
+    digest, data = blob(1_000_000)
+    path = tmp_path / "blob"
+    with bench.client() as client:
+        with pytest.raises(LocalProtocolError, match="cannot be read"):
+            client.upload(digest, path)
+        path.write_bytes(data)
+        with pytest.raises(LocalProtocolError, match="shorter"):
+            client.upload(digest, path, lambda *_: os.truncate(path, 10_000))
+        path.write_bytes(data)
+        assert client.upload(digest, path).resumed_at > 0
 
 
 def test_activation(bench: Bench) -> None:
@@ -501,3 +515,26 @@ def test_versions_that_understand_each_other_badly_are_an_error_not_a_hang(bench
         assert "same version" in str(caught.value)
         assert "cannot read" in client.console()
     assert time.monotonic() - begun < 5.0
+
+
+class DyingLink(SerialLink):
+    """A link with a bug."""
+
+    is_healthy = True
+
+    def read(self) -> bytes:
+        if not self.is_healthy:
+            raise ZeroDivisionError
+        return super().read()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_of_our_own_ends_the_wait_too(bench: Bench) -> None:
+    start(bench)
+    port = open_port(bench.line.host_path)
+    link = DyingLink(port._port, port.name, None)
+    client = Client(link)
+    link.is_healthy = False
+    with pytest.raises(LinkError, match="has died"):
+        client.refresh()
+    client.close()

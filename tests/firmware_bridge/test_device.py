@@ -3,6 +3,7 @@ from typing import Never
 
 import pytest
 
+from boards.errors import BoardError
 from firmware_bridge import limits
 from firmware_bridge.device import DeviceEndpoint
 from firmware_bridge.errors import LocalProtocolError
@@ -141,6 +142,17 @@ def test_a_broken_disk_is_told_and_does_not_end_the_device() -> None:
     assert (answer.request, answer.reason) == (2, RefusalCode.STORAGE)
     assert "Input/output error" in answer.message
     assert desk.say(m.BlobChunk(2, 100, DATA[:100])) == []
+    assert isinstance(desk.ask(m.QueryBlobs(3, ())), m.BlobsReply)
+
+
+class PuzzledDevice(MemoryDevice):
+    def cancel(self, job_id: str) -> Never:
+        raise BoardError("no code for this", where=job_id)
+
+
+def test_a_refusal_without_a_code_does_not_end_the_device() -> None:
+    desk = Desk(PuzzledDevice())
+    assert desk.ask(m.Cancel(2, "j")) == m.Refused(2, RefusalCode.INTERNAL, "j: no code for this")
     assert isinstance(desk.ask(m.QueryBlobs(3, ())), m.BlobsReply)
 
 
