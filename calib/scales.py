@@ -34,11 +34,12 @@ def lattice_step(largest: float, bits: int, headroom: float) -> torch.Tensor:
 
 
 def choose_exponents(observation: LayerObservation, step: torch.Tensor, bits: int) -> tuple[int, ...]:
-    """For every sampler step, the exponent that makes one pass's mean square error least.
+    """For every sampler step, the smallest exponent whose one pass reaches every change that was observed.
 
-    A pass of exponent ``k`` rounds to ``2^k`` lattice steps (error ``4^k / 12``) and cuts changes beyond
-    ``127 * 2^k``; what it cuts or rounds away is part of the next step's change. Step 0 is the anchor's and
-    gets the coarse exponent.
+    Cutting the rare large changes for a finer code makes the mean square error of a pass smaller, but not that of
+    the image: an element that is cut lags for several steps, and its neighbours in the layers after it with it
+    (demo model, 50 DDIM steps: 66.4 dB this way, 62.8 dB at the least mean square error).
+    Step 0 is the anchor's and gets the coarse exponent.
 
     Args:
         observation: of the layer.
@@ -49,14 +50,9 @@ def choose_exponents(observation: LayerObservation, step: torch.Tensor, bits: in
         ``k`` per step, in [0, coarse exponent].
     """
     coarse = coarse_exponent(bits)
-    # Bins beyond any finite change are empty: calibration refuses an input that overflows.
-    sizes = bin_sizes().nan_to_num(0.0, 0.0) / step.double()
-    exponents = torch.arange(coarse + 1, dtype=torch.float64)
-    units = 2.0**exponents
-    cut = (sizes[None, :] - CODE_LIMIT * units[:, None]).clamp(min=0).square()  # [k, bin]
-    counts = observation.changes.double()  # [T, bin]
-    seen = counts.sum(1).clamp(min=1)
-    error = counts @ cut.T / seen[:, None] + units.square() / 12
-    best = error.argmin(1)
-    best[0] = coarse
-    return tuple(best.tolist())
+    reach = CODE_LIMIT * 2.0 ** torch.arange(coarse, dtype=torch.float64)
+    sizes = bin_sizes() / step.double()
+    last_seen = ((observation.changes > 0) * torch.arange(len(sizes))).amax(1)
+    exponents = torch.bucketize(sizes[last_seen], reach)
+    exponents[0] = coarse
+    return tuple(exponents.tolist())
