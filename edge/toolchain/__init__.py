@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import platformdirs
 
-from edge.toolchain.compilation import Compilation, Progress, Target, compile_and_link, resolve_target
+from edge.toolchain.compilation import Compilation, Progress, compile_and_link, resolve_target
 from edge.toolchain.runtime import LIBRARIES, Runtime, find_runtime
 from edge.toolchain.sources import ENGINE_ROOT, engine_units, selftest_units
 
@@ -145,8 +145,3 @@ def _build_key(work: Compilation) -> str:
     digest.update(work.target.compiler_version.encode())
     digest.update(work.runtime.digest.encode() if work.runtime else b"")
     return digest.hexdigest()
-
-
-def host_target() -> Target:
-    """This machine."""
-    return resolve_target("host")
