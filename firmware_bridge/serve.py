@@ -12,14 +12,14 @@ from firmware_bridge.handler import DeviceHandler
 from firmware_bridge.link.base import Link
 from firmware_bridge.link.pump import read_all, write_all
 
-_STOP_INTERVAL: Final = 0.5
+_STOP_INTERVAL: Final = 0.1
 """Seconds between two looks at `stop`."""
 _FAREWELL: Final = 0.2
 """Seconds that the last packet may take."""
 
 
 def serve(link: Link, handler: DeviceHandler, *, stop: Callable[[], bool] = lambda: False) -> None:
-    """Serve one link until `stop()` says so (asked twice a second) or the link is lost.
+    """Serve one link until `stop()` says so (asked ten times a second) or the link is lost.
 
     Use: `with open_port(port, baud) as link: serve(link, handler)`, with `open_port` from link.serial.
 
