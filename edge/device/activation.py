@@ -45,8 +45,17 @@ class Bundles:
         self._board = board
         self._prefix = prefix
         self._timeouts = timeouts
-        self.active: Manifest | None = None
-        self.active_id: str | None = None
+        self.current: tuple[Manifest | None, str | None] = (None, None)  # one value: two threads look at it
+
+    @property
+    def active(self) -> Manifest | None:
+        """The active bundle's manifest."""
+        return self.current[0]
+
+    @property
+    def active_id(self) -> str | None:
+        """The active bundle's id."""
+        return self.current[1]
 
     def boot(self) -> None:
         """Choose the active bundle: the newest that is whole. What is damaged is logged and passed over."""
@@ -60,7 +69,7 @@ class Bundles:
                 continue
             if bundle_id != self._store.active()[0]:
                 self._store.fall_back(bundle_id)
-            self.active, self.active_id = manifest, bundle_id
+            self.current = manifest, bundle_id
             log.info("bundle %s (%s) is active, all hashes good", bundle_id[:12], manifest.name)
             return
         log.warning("no bundle is active")
@@ -87,10 +96,11 @@ class Bundles:
             HashMismatch: the disk changed under it.
             EngineDied: it does not start.
         """
-        if self.active is None or self.active_id is None:
+        manifest, bundle_id = self.current
+        if manifest is None or bundle_id is None:
             raise NoActiveBundle("no bundle is active", mend="deploy one")
-        self._store.verify(self.active_id, self.active)
-        return self._start(self.active_id, self.active)
+        self._store.verify(bundle_id, manifest)
+        return self._start(bundle_id, manifest)
 
     def activate(self, bundle_id: str, progress: Callable[[str, int, int], None]) -> EngineProcess:
         """All the way from uploaded blobs to the active bundle.
@@ -121,7 +131,7 @@ class Bundles:
         except BaseException:
             engine.close()
             raise
-        self.active, self.active_id = manifest, bundle_id
+        self.current = manifest, bundle_id
         self._prune()
         return engine
 

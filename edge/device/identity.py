@@ -18,13 +18,22 @@ class Identity:
     """``device_id`` is made once and kept in the folder; ``boot_id`` is new each time.
 
     Args:
-        root: the device's folder, which is there.
+        root: the device's folder; made if its parent is there.
 
     Raises:
-        StorageError: another supervisor uses the folder.
+        StorageError: another supervisor uses the folder, or it cannot be used at all.
     """
 
     def __init__(self, root: Path) -> None:
+        try:
+            self._claim(root)
+        except OSError as error:
+            raise StorageError(
+                f"the device's folder cannot be used: {error.strerror}", where=str(root), mend="choose another --root"
+            ) from error
+
+    def _claim(self, root: Path) -> None:
+        durable.make_folder(root)
         self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

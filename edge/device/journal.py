@@ -61,6 +61,8 @@ class Journal:
         self._path = folder / "journal"
         self._outcomes = folder / "outcomes"
         durable.make_folder(self._outcomes)
+        for left in self._outcomes.glob(".*.new"):
+            left.unlink()
         self._jobs: dict[str, _Job] = {}
         self._records = 0
         for record in self._read():

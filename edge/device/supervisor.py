@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from boards.errors import KitError
+from edge.bundle import KIT_VERSION
 from edge.device.activation import Bundles
 from edge.device.answers import failure_code, refusal, words
 from edge.device.errors import Busy, JobRejected, NoActiveBundle, StorageError
@@ -27,6 +28,7 @@ from edge.device.scheduler import Scheduler
 from edge.device.store import Store
 from firmware_bridge.info import DeviceInfo
 from firmware_bridge.jobs import Failure, JobRequest, Progress, Result
+from firmware_bridge.limits import MAX_JOBS
 from firmware_bridge.wire.messages import FailureCode
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-QUEUE_LIMIT = 32
+QUEUE_LIMIT = MAX_JOBS
 _KEPT_NANOSECONDS = 1000  # steps whose times a result lists one by one; a message takes no more
 _READ_WAKE = 4096
 
@@ -78,7 +80,6 @@ class Supervisor:
         board: what this device is.
         prefix: words before the engine's command (an emulator's).
         timeouts: of the engine.
-        version: of the kit, told in the hello.
 
     Raises:
         StorageError: the folder cannot be used, or another supervisor uses it.
@@ -93,13 +94,11 @@ class Supervisor:
         *,
         prefix: tuple[str, ...] = (),
         timeouts: Timeouts | None = None,
-        version: str = "0.1.0",
     ) -> None:
         self.board = board
-        self._version = version
+        self._identity = Identity(root)  # first: it keeps a second supervisor from what follows
         self._store = Store(root, board.storage.budget_bytes)
         self.store = Intake(self._store)
-        self._identity = Identity(root)
         self._journal = Journal(root)
         self._journal_lock = threading.Lock()
         self._bundles = Bundles(self._store, board, prefix, timeouts)
@@ -136,12 +135,12 @@ class Supervisor:
 
     def describe(self) -> DeviceInfo:
         """Who this device is and what it can hold."""
-        active = self._bundles.active
-        versions: dict[str, object] = {"kit": self._version}
+        active, active_id = self._bundles.current
+        versions: dict[str, object] = {"kit": KIT_VERSION}
         if active is not None:
             versions |= {"executorch": active.runtime.executorch, "operators": active.runtime.operators}
         return DeviceInfo(
-            agent=f"edge.device/{self._version}",
+            agent=f"edge.device/{KIT_VERSION}",
             device_id=self._identity.device_id,
             boot_id=self._identity.boot_id,
             board=self.board.name,
@@ -149,7 +148,7 @@ class Supervisor:
             slots=self.board.slots,
             memory_bytes=self.board.memory.budget_bytes,
             storage_free=self._store.free(),
-            active_bundle=self._bundles.active_id,
+            active_bundle=active_id,
         )
 
     def session_opened(self) -> None:
@@ -193,6 +192,8 @@ class Supervisor:
             active = self._bundles.active
             if active is None:
                 raise NoActiveBundle("no bundle is active", where=f"job {job.job_id}", mend="deploy one")
+            if self._activating:  # else a job checked against one bundle would run in the next
+                raise Busy("an activation is under way", where=f"job {job.job_id}", mend="wait for its end")
             shape = (active.model.channels, active.model.height, active.model.width)
             ready = read_job(job, shape, active.sampler.steps)
             if len(self._under_way) >= QUEUE_LIMIT:

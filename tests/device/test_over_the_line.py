@@ -200,6 +200,7 @@ def test_signals_end_the_supervisor_in_order(tmp_path: Path, number: int, status
         (["--port", "/dev/none", "--board", "host"], 8, "/dev/none: there is no such port"),
         (["--port", "/dev/none", "--board", "rpi6"], 3, "unknown board 'rpi6'"),
         (["--board", "host"], 2, "--port"),
+        (["--port", "/dev/none", "--board", "host", "--root", "/proc/none"], 10, "the device's folder cannot be used"),
     ],
 )
 def test_a_supervisor_that_cannot_start_says_why(tmp_path: Path, options: list[str], status: int, words: str) -> None:

@@ -130,7 +130,7 @@ def test_room_is_made_from_what_nobody_needs(tmp_path: Path) -> None:
     loose = upload(store, b"x" * 100)
     store.append("a" * 64, 0, b"y" * 100)
     store = Store(tmp_path / "root", 600)  # a later session, which wants neither
-    store.reserve("b" * 64, 250)
+    store.reserve("b" * 64, 300)
     assert store.staged_bytes("a" * 64) == 0
     assert not store.has(loose)
     assert all(store.has(digest) for digest in OLD.blobs)

@@ -468,6 +468,8 @@ def test_an_activation_waits_for_the_jobs_before_it(start: Starter, tmp_path: Pa
     device.supervisor.activate(7, new.bundle_id)
     with pytest.raises(DeviceRefused, match="another activation"):
         device.supervisor.activate(8, new.bundle_id)
+    with pytest.raises(DeviceRefused, match="an activation is under way"):
+        device.supervisor.submit(generate("between"))
     device.until(lambda: 7 in device.outbox.activations)
     before = device.outbox.ends["before"]
     assert isinstance(before, Result)
