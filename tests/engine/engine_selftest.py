@@ -25,7 +25,7 @@ needs_emulator = pytest.mark.skipif(
     reason="qemu-user and g++-aarch64-linux-gnu are not installed",
 )
 
-LAYER, NOISE, CHECKSUM, ANOMALIES = 1, 2, 3, 4
+LAYER, NOISE, CHECKSUM, ANOMALIES, ACTIVATIONS = 1, 2, 3, 4, 5
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import engine_selftest as selftest
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -119,3 +120,37 @@ def test_anomaly_map_is_the_references(native: str) -> None:
     expected = anomaly_map(image, reconstruction)
     np.testing.assert_allclose(answer.take("<f4", 77).reshape(11, 7), expected, rtol=1e-6)
     assert score == pytest.approx(anomaly_score(expected), rel=1e-6)
+
+
+def activations_request(rows: int, columns: int) -> tuple[npt.NDArray[np.float32], bytes]:
+    x = np.random.default_rng(rows).normal(scale=6, size=(rows, columns)).astype(np.float32)
+    x.flat[:4] = (0.0, 90.0, -90.0, -0.0)
+    head = np.uint32(selftest.ACTIVATIONS).tobytes() + np.array([rows, columns], np.uint64).tobytes()
+    return x, head + x.tobytes()
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (37, 29), (3, 256)])
+def test_activations_are_close_to_exact_ones(native: str, shape: tuple[int, int]) -> None:
+    x, request = activations_request(*shape)
+    answer = selftest.run_program([native, "auto"], request)
+    wide = torch.from_numpy(x).double()
+    np.testing.assert_allclose(answer.take("<f4", x.size), torch.sigmoid(wide).flatten(), rtol=5e-7, atol=1e-37)
+    softmax = answer.take("<f4", x.size).reshape(shape)
+    np.testing.assert_allclose(softmax, torch.softmax(wide, -1), rtol=1e-5, atol=1e-37)
+    np.testing.assert_allclose(softmax.sum(-1), 1, rtol=1e-6)
+
+
+def test_activations_keep_nan(native: str) -> None:
+    request = np.uint32(selftest.ACTIVATIONS).tobytes() + np.array([1, 9], np.uint64).tobytes()
+    x = np.array([0, 1, 2, np.nan, 4, 5, 6, 7, 8], np.float32)
+    answer = selftest.run_program([native, "auto"], request + x.tobytes())
+    np.testing.assert_array_equal(np.isnan(answer.take("<f4", 9)), np.isnan(x))
+    assert np.isnan(answer.take("<f4", 9)).all()
+
+
+@selftest.needs_emulator
+def test_activations_have_the_same_bits_everywhere(native: str, aarch64: Path) -> None:
+    _, request = activations_request(37, 29)
+    here = selftest.run_program([native, "auto"], request).take("<u4", 2 * 37 * 29)
+    there = selftest.run_program([*selftest.emulated(aarch64, "cortex-a72"), "auto"], request).take("<u4", 2 * 37 * 29)
+    np.testing.assert_array_equal(here, there)

@@ -7,6 +7,7 @@
 
 #include "modulated/layer.h"
 #include "ops/arguments.h"
+#include "ops/float_operators.h"
 #include "ops/layer_arguments.h"
 
 namespace modiff {
@@ -44,9 +45,9 @@ void linear_out(KernelRuntimeContext& context, Span<executorch::runtime::EValue*
   run(context, "modiff::linear.out", read_linear(stack));
 }
 
-bool is_own(const Kernel& kernel) {
-  for (const Kernel& own : own_operators()) {
-    if (std::strcmp(kernel.name_, own.name_) == 0) {
+bool has_operator(const std::vector<Kernel>& kernels, const char* name) {
+  for (const Kernel& kernel : kernels) {
+    if (std::strcmp(kernel.name_, name) == 0) {
       return true;
     }
   }
@@ -56,9 +57,12 @@ bool is_own(const Kernel& kernel) {
 // Ours first, then the runtime's, so that a lookup finds every operator in one table.
 std::vector<Kernel> merged_table() {
   const Span<const Kernel> own = own_operators();
-  std::vector<Kernel> kernels(own.begin(), own.end());
+  const Span<const Kernel> floats = float_operators();
+  std::vector<Kernel> ours(own.begin(), own.end());
+  ours.insert(ours.end(), floats.begin(), floats.end());
+  std::vector<Kernel> kernels = ours;
   for (const Kernel& kernel : executorch::runtime::get_registered_kernels()) {
-    if (!is_own(kernel)) {
+    if (!has_operator(ours, kernel.name_)) {
       kernels.push_back(kernel);
     }
   }

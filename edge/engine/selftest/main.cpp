@@ -7,11 +7,13 @@
 //   2 noise: u64 seed, u64 count. Answered by floats.
 //   3 CRC-32C: u64 count, bytes. Answered by u32.
 //   4 anomaly map: int32 channels, height, width, reconstruction, image. Answered by the score and the map.
+//   5 activations: u64 rows, u64 columns, x. Answered by the sigmoid, then the softmax of the rows.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <vector>
 
+#include "floats/activations.h"
 #include "job/inspection.h"
 #include "job/noise.h"
 #include "kernels/kernel_set.h"
@@ -20,7 +22,7 @@
 
 namespace {
 
-enum Kind : uint32_t { kLayer = 1, kNoise = 2, kChecksum = 3, kAnomalies = 4 };
+enum Kind : uint32_t { kLayer = 1, kNoise = 2, kChecksum = 3, kAnomalies = 4, kActivations = 5 };
 
 struct LayerHeader {
   int64_t channels_first;
@@ -181,6 +183,17 @@ void run_anomalies_case() {
   write_values(map);
 }
 
+void run_activations_case() {
+  const uint64_t rows = read_value<uint64_t>();
+  const uint64_t columns = read_value<uint64_t>();
+  const auto x = read_values<float>(static_cast<int64_t>(rows * columns));
+  std::vector<float> y(x.size());
+  modiff::sigmoid(x.data(), x.size(), y.data());
+  write_values(y);
+  modiff::softmax_rows(x.data(), rows, columns, y.data());
+  write_values(y);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -202,6 +215,9 @@ int main(int count, char** arguments) {
         break;
       case kAnomalies:
         run_anomalies_case();
+        break;
+      case kActivations:
+        run_activations_case();
         break;
       default:
         quit("unknown kind of case");
