@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import resource
 import select
 import signal
@@ -46,6 +47,7 @@ _STARTUP = {
 }
 _LOG_LINES = 20
 _LINE_LIMIT = 400
+_CHATTER = re.compile(r"[DI] \d\d:\d\d:\d\d\.\d+ executorch:")  # the runtime's own debug and information lines
 
 
 class Kind(IntEnum):
@@ -320,7 +322,9 @@ class EngineProcess:
         with self._process.stderr as stream:
             while line := stream.readline(_LINE_LIMIT):
                 text = "".join(c if c.isprintable() else " " for c in line.decode(errors="replace")).strip()
-                if text:
+                if _CHATTER.match(text):
+                    log.debug("engine says: %s", text)
+                elif text:
                     self._lines.append(text)
                     log.info("engine says: %s", text)
 

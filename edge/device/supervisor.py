@@ -159,7 +159,6 @@ class Supervisor:
 
     def session_closed(self) -> None:
         """The host is gone; jobs go on."""
-        self._session += 1
         log.info("host disconnected, %d jobs under way", len(self._under_way))
 
     def activate(self, request: int, bundle_id: str) -> None:

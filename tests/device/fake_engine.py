@@ -147,7 +147,7 @@ def main() -> None:
     for name, kind in (("program", str), ("program-id", str), ("slots", int), ("state-budget", int), ("isa", str)):
         parser.add_argument(f"--{name}", type=kind)
     toy = Toy(parser.parse_args())
-    sys.stderr.write("toy engine up\n")
+    sys.stderr.write("toy engine up\nI 00:00:00.078974 executorch:cpuinfo_utils.cpp:71] Reading file /sys/x\n\n")
     sys.stderr.flush()
     toy.misbehave("start")
     while True:
