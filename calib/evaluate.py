@@ -97,7 +97,7 @@ def evaluate(
         progress: called after each sampler step.
 
     Raises:
-        CalibrationError: seeds that calibration has seen, or none.
+        CalibrationError: seeds that calibration has seen, or none; a calibration of something else.
     """
     config = config if config is not None else CalibrationConfig()
     if not 1 <= seeds <= config.first_seed:
@@ -105,6 +105,7 @@ def evaluate(
     tell = progress if progress is not None else lambda *_: None
     if calibration is None:
         calibration = calibrate(model, sampler, config, lambda done, total: tell("calibration", done, total))
+    _check_fits(calibration, model, sampler)
     noise = noise_batch(range(seeds), model.sample_shape)
 
     def run(name: str, denoiser: Denoiser, with_sampler: Sampler = sampler) -> torch.Tensor:
@@ -132,6 +133,19 @@ def evaluate(
             rows[i], passes=counter.passes(sampler.steps), saturated=counter.saturated / max(1, counter.elements)
         )
     return Evaluation(model.name, sampler.name, seeds, tuple(rows))
+
+
+def _check_fits(calibration: Calibration, model: PretrainedModel, sampler: Sampler) -> None:
+    """Refuse a calibration of something else than what it is used with."""
+    for what, made_for, used_with in (
+        ("model", calibration.model_hash, model.content_hash),
+        ("sampler", calibration.sampler, sampler.name),
+        ("steps", f"{calibration.plan.steps} steps", f"{sampler.steps} steps"),
+    ):
+        if made_for != used_with:
+            raise CalibrationError(
+                f"the calibration was made for {made_for}, not for {used_with}", where=what, mend="calibrate anew"
+            )
 
 
 def fewer_steps(steps: int, passes: float) -> list[int]:

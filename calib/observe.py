@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from calib.noise import noise_batch
-from calib.operators import LINEAR_LAYERS, why_not
+from calib.operators import LINEAR_LAYERS, macs_of, why_not
 from calib.samplers import Sampler
 from calib.sampling import sample, start_generation
 
@@ -30,6 +30,7 @@ class LayerObservation:
     Attributes:
         lowest, highest: extreme values over the run and all seeds.
         depends_on_sample: False where every seed saw the same input, as layers do that look at the timestep only.
+        macs: multiply-accumulates of one pass for one sample, padding counted.
         changes: int64 ``[T, BINS]``: histogram of ``|x_i - x_(i-1)|``; row 0 is empty.
     """
 
@@ -37,6 +38,7 @@ class LayerObservation:
     lowest: float = 0.0
     highest: float = 0.0
     depends_on_sample: bool = False
+    macs: int = 0
     _previous: torch.Tensor | None = field(default=None, repr=False)
 
     @classmethod
@@ -136,14 +138,16 @@ def _watch(
         nonlocal current
         current = step
 
-    def hook_for(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
-        def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            observations.setdefault(name, LayerObservation.empty(steps)).see(current, inputs[0].detach())
+    def hook_for(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
+        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            observation = observations.setdefault(name, LayerObservation.empty(steps))
+            observation.macs = macs_of(module, inputs[0], output)
+            observation.see(current, inputs[0].detach())
 
         return hook
 
     modules = dict(denoiser.named_modules())
-    handles = [modules[name].register_forward_pre_hook(hook_for(name)) for name in names]
+    handles = [modules[name].register_forward_hook(hook_for(name)) for name in names]
     try:
         yield set_current
     finally:

@@ -74,6 +74,20 @@ def bias_of(module: nn.Module) -> torch.Tensor:
     return torch.zeros(module.out_channels)
 
 
+def macs_of(module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> int:
+    """Multiply-accumulates of a layer for one batch entry, those with padding counted.
+
+    Args:
+        module: a convolution or linear layer.
+        x: its input ``[N, ...]``.
+        output: what it made of it.
+    """
+    weight = weight_of(module)
+    if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d):
+        return x[0].numel() * weight[0].numel()
+    return output[0].numel() * weight[0].numel()
+
+
 def _padding(module: nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d) -> tuple[int, ...]:
     """Padding as numbers; 'same' is even here (``why_not``)."""
     if module.padding == "same":

@@ -6,7 +6,7 @@ A plan decides cost and quality, never correctness: whatever it says, the invari
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NoReturn
@@ -196,7 +196,7 @@ def uniform_plan(
     lattice_bits: Mapping[str, int],
     *,
     residual_every: int | None,
-    residual_exponents: Mapping[str, tuple[int, ...]] | None = None,
+    always_exact: Collection[str] = (),
 ) -> Plan:
     """The plan without planning: an anchor first, one main pass at each later step, residual passes at a fixed rate.
 
@@ -204,7 +204,7 @@ def uniform_plan(
         exponents: per layer, ``k`` of the one main pass of each step (length ``T``).
         lattice_bits: per layer.
         residual_every: steps from one residual pass to the next; 0 = at the anchor only, None = no residual plane.
-        residual_exponents: per layer and step, ``k`` of a residual pass; the coarse exponent where not given.
+        always_exact: layers that do the anchor's two passes at every step.
 
     Raises:
         PlanError: no layer, or layers of different lengths.
@@ -216,12 +216,15 @@ def uniform_plan(
     layers = {}
     for name, ks in exponents.items():
         bits = lattice_bits[name]
-        coarse = (coarse_exponent(bits),)
-        residual = residual_exponents[name] if residual_exponents is not None else coarse * steps
+        # A residual weight is worth at most half a step of a main one, so its lattice may be coarse.
+        residual = (coarse_exponent(bits),)
         rows = tuple(
-            PlanRow((ks[i],), (residual[i],) if residual_every and i > 0 and i % residual_every == 0 else ())
+            PlanRow(
+                anchor_exponents(bits) if name in always_exact else (ks[i],),
+                residual if residual_every and i > 0 and i % residual_every == 0 else (),
+            )
             for i in range(steps)
         )
-        anchor = PlanRow(anchor_exponents(bits), () if residual_every is None else coarse)
+        anchor = PlanRow(anchor_exponents(bits), () if residual_every is None else residual)
         layers[name] = LayerPlan(Mode.DELTA, rows, anchor)
     return Plan(steps, layers)

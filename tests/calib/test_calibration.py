@@ -71,6 +71,16 @@ def test_the_lattice_spans_the_observed_range_with_headroom(calibration: Calibra
         assert reach == pytest.approx(largest * CONFIG.range_headroom, rel=1e-5)
 
 
+def test_the_smallest_layers_are_exact_at_every_step(model: PretrainedModel, sampler: Sampler) -> None:
+    observations = observe(model.denoiser, sampler, model.sample_shape, range(2))
+    assert observations["unet.conv_in"].macs == 16 * 16 * 16 * 9
+    assert observations["unet.mid_block.attentions.0.to_q"].macs == 8 * 8 * 32 * 32
+    for share, exact in ((0.0, 0), (1.0, 1)):
+        plan = calibrate(model, sampler, dataclasses.replace(CONFIG, exact_share=share)).plan
+        for layer in plan.layers.values():
+            assert {len(row.exponents) for row in layer.rows} == {1 + exact}
+
+
 def test_every_setting_changes_the_key(model: PretrainedModel, sampler: Sampler, calibration: Calibration) -> None:
     assert calibration.content_hash == calibration_key(model, sampler, CONFIG)
     others = [
@@ -80,6 +90,7 @@ def test_every_setting_changes_the_key(model: PretrainedModel, sampler: Sampler,
         calibration_key(model, sampler, dataclasses.replace(CONFIG, seeds=3)),
         calibration_key(model, sampler, dataclasses.replace(CONFIG, first_seed=1)),
         calibration_key(model, sampler, dataclasses.replace(CONFIG, lattice_bits=12)),
+        calibration_key(model, sampler, dataclasses.replace(CONFIG, exact_share=0.1)),
         calibration_key(model, sampler, dataclasses.replace(CONFIG, range_headroom=1.5)),
         calibration_key(model, sampler, dataclasses.replace(CONFIG, residual_every=None)),
     ]
@@ -94,6 +105,7 @@ def test_every_setting_changes_the_key(model: PretrainedModel, sampler: Sampler,
         {"lattice_bits": 17},
         {"lattice_bits": 7},
         {"range_headroom": 0.9},
+        {"exact_share": -0.1},
         {"residual_every": -1},
         {"batch": 1},
     ],

@@ -144,8 +144,8 @@ def test_a_modulated_model_keeps_every_accumulator_exact_and_the_float_model_unt
             assert torch.equal(accumulator.double(), layer.operator(lattice.double(), plane.weight.double()))
     counts = modulated.counts()
     layers = len(modulated.layers)
-    assert counts.passes == layers * (6 + 1 + 5 * 0) + sum(
-        len(row.exponents) - 1 for layer in modulated.layers.values() for row in layer.plan.rows[1:]
+    assert counts.passes == sum(
+        2 + sum(len(row.exponents) for row in layer.plan.rows[1:]) for layer in modulated.layers.values()
     )
     assert counts.residual_passes == layers * 3
     assert sum(isinstance(module, ModulatedLinear) for module in modulated.modules()) == 16
@@ -154,24 +154,16 @@ def test_a_modulated_model_keeps_every_accumulator_exact_and_the_float_model_unt
 
 
 def test_batches_are_jobs_in_lockstep(tiny: tuple[PretrainedModel, Sampler, Calibration]) -> None:
-    """Two steps on given inputs; between the layers float kernels may round differently for another batch size."""
+    """Between the layers float kernels may round differently for another batch size, hence the tolerance."""
     model, sampler, calibration = tiny
     modulated = modulate(model.denoiser, calibration)
-    inputs = [noise_batch(range(3), model.sample_shape), 0.9 * noise_batch(range(3), model.sample_shape)]
-
-    @torch.no_grad()
-    def run(entries: slice) -> list[torch.Tensor]:
-        modulated.reset()
-        outputs = []
-        for i, x in enumerate(inputs):
-            modulated.set_step(i)
-            outputs.append(modulated(x[entries], sampler.timesteps[i]))
-        return outputs
-
-    together = run(slice(0, 3))
-    for entry in range(3):
-        for a, b in zip(together, run(slice(entry, entry + 1)), strict=True):
-            torch.testing.assert_close(a[entry : entry + 1], b, atol=2e-2, rtol=0)
+    x, t = noise_batch(range(3), model.sample_shape), sampler.timesteps[0]
+    with torch.no_grad():
+        together = modulated(x, t)
+        for entry in range(3):
+            modulated.reset()
+            alone = modulated(x[entry : entry + 1], t)
+            torch.testing.assert_close(together[entry : entry + 1], alone, atol=2e-2, rtol=0)
 
 
 def test_a_calibration_of_another_model_is_refused(tiny: tuple[PretrainedModel, Sampler, Calibration]) -> None:

@@ -145,6 +145,9 @@ def test_the_uniform_plan() -> None:
     assert layer.anchor == PlanRow((5, 0), (5,))
     assert [row.exponents for row in layer.rows] == [(5,), (1,), (2,), (3,), (0,)]
     assert [row.residual_exponents for row in layer.rows] == [(), (), (5,), (), (5,)]
+    exact = uniform_plan({"a": (5, 1), "b": (5, 1)}, {"a": 13, "b": 13}, residual_every=None, always_exact={"b"})
+    assert [row.exponents for row in exact.layers["b"].rows] == [(5, 0), (5, 0)]
+    assert [row.exponents for row in exact.layers["a"].rows] == [(5,), (1,)]
     without = uniform_plan({"a": (5, 1)}, {"a": 13}, residual_every=None).layers["a"]
     assert not without.uses_residual
     only_first = uniform_plan({"a": (5, 1)}, {"a": 13}, residual_every=0).layers["a"]
