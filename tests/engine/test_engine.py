@@ -374,3 +374,26 @@ def test_the_engine_ends_when_its_reader_goes(command: MakeCommand) -> None:
         process.stdin.close()
     assert process.wait(60) == 0
     process.stderr.close()
+
+
+def test_sanitizers_find_nothing(command: MakeCommand, program: Program) -> None:
+    """A whole life under the address and undefined-behaviour sanitizers; a finding or a leak ends with status 1."""
+    executable = build_engine("host", sanitize=True).engine
+    options = command(executable=executable, state_budget=2 * program.state_bytes)
+    with EngineProcess(options) as engine:
+        engine.begin(0, 3, 0, None)
+        engine.begin(1, 4, 2, an_image().tobytes())
+        np.testing.assert_array_equal(run_steps(engine, 0, programs.STEPS), reference(program, 3))
+        finish(engine, 1)
+        blob = engine.snapshot(1)
+        refused(lambda: engine.begin(2, 5, 0, None), 4)
+        refused(lambda: engine.restore(0, blob[:-9]), 8)
+        engine.release(1)
+        engine.restore(2, blob)
+        assert engine.result(2).score is not None
+    rng = np.random.default_rng(7)
+    frames = [
+        struct.pack("<IBBH", size, kind, 0, 0) + rng.bytes(size)
+        for kind, size in zip(rng.integers(0, 9, 40).tolist(), rng.integers(0, 300, 40).tolist(), strict=True)
+    ]
+    assert talk(options, b"".join(frames))[0] == 0
