@@ -24,7 +24,7 @@ from edge.lower.layers import STATES, OperatorLayer, StepHolder, build_layer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from calib.modulated import ModulatedModel
+    from calib.modulated import ModulatedLayer, ModulatedModel
     from calib.samplers import Sampler
 
 Shape = tuple[int, ...]
@@ -158,7 +158,7 @@ def build_program(modulated: ModulatedModel, sampler: Sampler, sample_shape: tup
                 mend="calibrate with this sampler",
             )
     denoiser = copy.deepcopy(modulated.denoiser)
-    shapes = observe_shapes(denoiser, list(modulated.layers), torch.zeros(1, *sample_shape), sampler.timesteps[0])
+    shapes = observe_shapes(denoiser, modulated.layers, torch.zeros(1, *sample_shape), sampler.timesteps[0])
     holder = StepHolder()
     layers = {
         name: build_layer(layer.arithmetic, layer.plan, *shapes[name], holder)
@@ -167,31 +167,47 @@ def build_program(modulated: ModulatedModel, sampler: Sampler, sample_shape: tup
     return StepProgram(denoiser, layers, sampler, sample_shape, holder)
 
 
-def observe_shapes(denoiser: nn.Module, names: list[str], x: Tensor, t: Tensor) -> dict[str, tuple[Shape, Shape]]:
-    """Input and output shape of each named layer in one call ``denoiser(x, t)``.
+class ShapeProbe(nn.Module):
+    """Stands in for a modulated layer: keeps the shapes it is called with and returns zeros, at no cost.
+
+    Args:
+        layer: gives operator and weight shape.
+    """
+
+    def __init__(self, layer: ModulatedLayer) -> None:
+        super().__init__()
+        self.operator = layer.operator
+        self.weight_shape = layer.arithmetic.planes[0].weight.shape
+        self.one_dimensional = layer.spatial == 1
+        self.calls: list[tuple[Shape, Shape]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float32 in the layer's input shape -> zeros in its output shape."""
+        lifted = x.unsqueeze(-2) if self.one_dimensional else x
+        y = self.operator(torch.empty(lifted.shape, device="meta"), torch.empty(self.weight_shape, device="meta"))
+        shape = y.squeeze(-2).shape if self.one_dimensional else y.shape
+        self.calls.append((tuple(x.shape), tuple(shape)))
+        return torch.zeros(shape)
+
+
+def observe_shapes(
+    denoiser: nn.Module, layers: Mapping[str, ModulatedLayer], x: Tensor, t: Tensor
+) -> dict[str, tuple[Shape, Shape]]:
+    """Input and output shape of each layer in one call ``denoiser(x, t)``; probes take the layers' places.
 
     Raises:
         LoweringError: a layer that is not called, or is called more than once a step (it could not own one state).
     """
-    shapes: dict[str, list[tuple[Shape, Shape]]] = {name: [] for name in names}
-    hooks = []
-    for name in names:
-
-        def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
-            shapes[name].append((tuple(inputs[0].shape), tuple(output.shape)))
-
-        hooks.append(denoiser.get_submodule(name).register_forward_hook(record))
-    try:
-        with torch.no_grad():
-            denoiser(x, t)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    for name, calls in shapes.items():
-        if len(calls) != 1:
+    probes = {name: ShapeProbe(layer) for name, layer in layers.items()}
+    for name, probe in probes.items():
+        denoiser.set_submodule(name, probe)
+    with torch.no_grad():
+        denoiser(x, t)
+    for name, probe in probes.items():
+        if len(probe.calls) != 1:
             raise LoweringError(
-                f"the layer is called {len(calls)} times in a step, its state is for one",
+                f"the layer is called {len(probe.calls)} times in a step, its state is for one",
                 where=name,
                 mend="take the layer out of the plan; it then stays in floating point",
             )
-    return {name: calls[0] for name, calls in shapes.items()}
+    return {name: probe.calls[0] for name, probe in probes.items()}

@@ -9,7 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from calib.modulated import MODULATED, ModulatedLayer
+from calib.operators import operator_of
+from calib.plan import LayerPlan, Mode, PlanRow
 from calib.samplers import build_sampler
+from calib.weights import LayerWeights, quantize_weight
 from edge.errors import LoweringError
 from edge.lower.layers import StepHolder
 from edge.lower.program import SamplerUpdate, StepProgram, build_program, observe_shapes
@@ -77,10 +81,17 @@ class Repeats(nn.Module):
         return x
 
 
+def modulated_linear() -> ModulatedLayer:
+    operator, _ = operator_of(nn.Linear(4, 4))
+    main, residual, scale = quantize_weight(operator, torch.eye(4))
+    weights = LayerWeights(main, residual, scale, torch.zeros(4), torch.tensor(0.01), 13)
+    return MODULATED[nn.Linear](operator, weights, LayerPlan(Mode.DELTA, (PlanRow((0,)),), PlanRow((0,))))
+
+
 @pytest.mark.parametrize("times", [0, 2])
 def test_a_layer_that_is_not_called_once_is_refused(times: int) -> None:
     with pytest.raises(LoweringError, match=f"layer: the layer is called {times} times"):
-        observe_shapes(Repeats(times), ["layer"], torch.zeros(1, 1, 4, 4), torch.tensor(0))
+        observe_shapes(Repeats(times), {"layer": modulated_linear()}, torch.zeros(1, 1, 4, 4), torch.tensor(0))
 
 
 def test_a_layer_outside_its_program_says_so(odd_case: Case) -> None:
