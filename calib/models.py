@@ -189,13 +189,18 @@ def _quiet_imports() -> Iterator[None]:
 
     What matters about the load is checked by the caller.
     """
-    loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree", "diffusers")]
+    from diffusers.utils import logging as diffusers_logging  # noqa: PLC0415 - see _load_unet
+
+    verbosity = diffusers_logging.get_verbosity()
+    loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
     levels = [logger.level for logger in loggers]
+    diffusers_logging.set_verbosity_error()
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        diffusers_logging.set_verbosity(verbosity)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
