@@ -26,6 +26,9 @@ from calib.storage import load_calibration, save_calibration
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 console = Console(stderr=True)
 
+TABLE_WIDTH = 100
+"""Columns that the table needs to keep each row on one line, terminal or not."""
+
 ModelOption = Annotated[Path | None, typer.Option("--model", help="diffusers folder; the demo model where not given")]
 SamplerOption = Annotated[str, typer.Option("--sampler", help="ddim or dpmpp2m")]
 StepsOption = Annotated[int, typer.Option("--steps", help="sampler steps")]
@@ -65,7 +68,7 @@ def evaluate_command(
     if json_output:
         sys.stdout.write(to_json(result) + "\n")
     else:
-        Console().print(to_table(result))
+        Console(width=max(Console().width, TABLE_WIDTH)).print(to_table(result))
 
 
 @app.command("calibrate")
