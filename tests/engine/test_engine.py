@@ -345,6 +345,15 @@ def test_a_memory_limit_refuses_and_leaves_the_rest_running(command: MakeCommand
         np.testing.assert_array_equal(run_steps(engine, 0, programs.STEPS - 2), reference(program, 3)[2:])
 
 
+def test_too_little_memory_ends_the_start(command: MakeCommand) -> None:
+    """From where not even the libraries load (127) to where there is enough (0), what is missing is memory (5)."""
+    statuses = []
+    for kilobytes in range(400, 4000, 200):
+        limited = ("sh", "-c", f'ulimit -d {kilobytes}; exec "$@"', "sh")
+        statuses.append(talk(command(prefix=limited), b"")[0])
+    assert set(statuses) == {127, 5, 0}
+
+
 def _begin_code(engine: EngineProcess, slot: int) -> int | None:
     """Why a job could not begin; None when it did."""
     try:

@@ -6,11 +6,14 @@
 
 #include <executorch/runtime/executor/program.h>
 
+#include "state/load_status.h"
+
 namespace modiff {
 
-bool read_integer(const executorch::runtime::Program& program, const char* method, int64_t* value);
+// kUnreadable when there is no such method, or its output is of another type.
+LoadStatus read_integer(const executorch::runtime::Program& program, const char* method, int64_t* value);
 
 // A float32 tensor's values in order, or a single number.
-bool read_floats(const executorch::runtime::Program& program, const char* method, std::vector<float>* values);
+LoadStatus read_floats(const executorch::runtime::Program& program, const char* method, std::vector<float>* values);
 
 }  // namespace modiff

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <initializer_list>
 #include <utility>
 
 #include "state/constants.h"
@@ -37,20 +38,6 @@ bool is_image(const executorch::runtime::Result<TensorInfo>& info) {
 
 }  // namespace
 
-LoadStatus to_load_status(Error error) {
-  switch (error) {
-    case Error::Ok:
-      return LoadStatus::kOk;
-    case Error::OperatorMissing:
-      return LoadStatus::kMissingOperator;
-    case Error::MemoryAllocationFailed:
-    case Error::OutOfResources:
-      return LoadStatus::kNoMemory;
-    default:
-      return LoadStatus::kUnreadable;
-  }
-}
-
 LoadStatus LoadedProgram::open(const char* path) {
   auto loader = MmapDataLoader::from(path, MmapDataLoader::MlockConfig::NoMlock);
   if (!loader.ok()) {
@@ -77,10 +64,14 @@ LoadStatus LoadedProgram::read_constants() {
   int64_t format = 0;
   std::vector<float> sigma;
   std::vector<float> coefficients;
-  if (!read_integer(*program_, "program_format", &format) || !read_integer(*program_, "steps", &facts_.steps) ||
-      !read_floats(*program_, "initial_sigma", &sigma) ||
-      !read_floats(*program_, "start_coefficients", &coefficients)) {
-    return complain("a constant method is missing or of the wrong type");
+  for (const LoadStatus status :
+       {read_integer(*program_, "program_format", &format), read_integer(*program_, "steps", &facts_.steps),
+        read_floats(*program_, "initial_sigma", &sigma),
+        read_floats(*program_, "start_coefficients", &coefficients)}) {
+    if (status != LoadStatus::kOk) {
+      complain("a constant method is missing, of the wrong type, or does not run");
+      return status;
+    }
   }
   if (format != kFormat) {
     return complain("another program_format");

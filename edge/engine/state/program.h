@@ -13,11 +13,10 @@
 #include <executorch/runtime/executor/method.h>
 #include <executorch/runtime/executor/program.h>
 
+#include "state/load_status.h"
 #include "state/memory.h"
 
 namespace modiff {
-
-enum class LoadStatus { kOk, kUnreadable, kMissingOperator, kNoMemory };
 
 // Alpha and sigma of the marginal at the input of a step: x_i = alpha * image + sigma * noise.
 struct StartCoefficients {
@@ -64,7 +63,5 @@ class LoadedProgram {
   Region activations_;
   GrowingAllocator temporaries_;
 };
-
-LoadStatus to_load_status(executorch::runtime::Error error);
 
 }  // namespace modiff
