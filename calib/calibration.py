@@ -33,7 +33,8 @@ class CalibrationConfig:
     """What decides a calibration, besides model and sampler.
 
     Attributes:
-        seeds: how many noise seeds are observed, at least 2.
+        seeds: how many noise seeds are observed, at least 2. More of them find rarer changes: the worst image gains
+            (4 dB from 4 seeds to 12 on the demo model), the others lose under 1 dB to wider codes.
         first_seed: the first of them; far from the seeds that people evaluate with.
         lattice_bits: ``L`` where int32 has room for it, 8..16.
         range_headroom: lattice range over the observed range, >= 1.
@@ -42,7 +43,7 @@ class CalibrationConfig:
         batch: seeds that run together, at least 2 (they are compared with each other).
     """
 
-    seeds: int = 4
+    seeds: int = 12
     first_seed: int = 1_000_000
     lattice_bits: int = 14
     range_headroom: float = 2.0
