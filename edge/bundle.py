@@ -288,7 +288,7 @@ def pack_bundle(folder: Path, contents: Contents) -> Bundle:
         raise BundleError("a bundle needs an engine", where=str(folder))
     staging = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
+    staging.mkdir(parents=True)
     try:
         manifest = _with_files(contents.manifest, _write_files(staging, contents))
         _check(manifest, str(folder))

@@ -37,9 +37,8 @@ FINAL_RATE_SHARE = 0.02
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What decides the weights; a checkpoint made with other settings is refused."""
+    """What decides the weights beside the length; a checkpoint made with other settings is refused."""
 
-    steps: int
     batch: int = 32
     learning_rate: float = 1e-3
     ema_decay: float = 0.999
@@ -72,9 +71,10 @@ def learning_rate_share(step: int, steps: int) -> float:
 class Trainer:
     """Owns model, EMA copy, optimizer and step count; everything a checkpoint holds."""
 
-    def __init__(self, settings: TrainSettings) -> None:
+    def __init__(self, settings: TrainSettings, steps: int) -> None:
         torch.manual_seed(settings.seed)
         self.settings = settings
+        self.lengths = [(0, steps)]
         self.model = build_model().to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.model).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), settings.learning_rate, weight_decay=1e-4)
@@ -96,7 +96,7 @@ class Trainer:
         timesteps = torch.from_numpy(rng.integers(0, TRAIN_TIMESTEPS, settings.batch))
         noisy = self.schedule.add_noise(clean, noise, timesteps)
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * learning_rate_share(self.step, settings.steps)
+            group["lr"] = settings.learning_rate * learning_rate_share(self.step, self.lengths[-1][1])
         with torch.autocast("cpu", torch.bfloat16):
             predicted = self.model(noisy.to(memory_format=torch.channels_last), timesteps).sample
         alphas = self.schedule.alphas_cumprod[timesteps]
@@ -118,6 +118,7 @@ class Trainer:
         part = path.with_suffix(".part")
         state = {
             "settings": vars(self.settings),
+            "lengths": self.lengths,
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -127,7 +128,11 @@ class Trainer:
         part.replace(path)
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint of the same settings."""
+        """Go on from a checkpoint of the same settings.
+
+        The length may differ: from there on the learning rate follows the schedule of the new length. ``lengths``
+        keeps (first step, length) of every part, since they decide the weights.
+        """
         state: dict[str, Any] = torch.load(path, weights_only=True)
         if state["settings"] != vars(self.settings):
             raise typer.BadParameter(f"{path} was made with {state['settings']}; use these or another --out")
@@ -135,12 +140,14 @@ class Trainer:
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.losses = state["losses"].tolist()
+        steps = self.lengths[-1][1]
+        self.lengths = [*state["lengths"], *([(self.step, steps)] if steps != state["lengths"][-1][1] else [])]
 
 
 @torch.no_grad()
 def sample_grid(model: UNet2DModel, path: Path, *, rows: int = 3, columns: int = 8, steps: int = 50) -> None:
     """Draw seeds 0.. with DDIM and write them as one grey picture."""
-    scheduler = DDIMScheduler(num_train_timesteps=TRAIN_TIMESTEPS, clip_sample=False)
+    scheduler = DDIMScheduler(num_train_timesteps=TRAIN_TIMESTEPS, clip_sample=True)
     scheduler.set_timesteps(steps)
     images = torch.cat(
         [torch.randn(1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(s)) for s in range(rows * columns)]
@@ -186,7 +193,7 @@ def main(
 ) -> None:
     """Train the demo model on CPU; about two hours on two cores for the default steps."""
     out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(TrainSettings(steps=steps, seed=seed))
+    trainer = Trainer(TrainSettings(seed=seed), steps)
     checkpoint = out / "train.pt"
     if checkpoint.exists():
         trainer.load(checkpoint)

@@ -1,0 +1,1 @@
+"""``python -m edge.deploy --board rpi5``: from a pretrained model to verified jobs on a board."""

@@ -1,0 +1,56 @@
+"""The jobs that a deployment runs, from its options: seeds to generate, pictures to inspect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from calib.demo.textures import inspection_images
+from edge.deploy.stream import Job
+from edge.errors import JobInputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from edge.deploy.options import DeployOptions
+
+MAX_PICTURE_BYTES = 64 << 20
+INSPECTION_SEED = 7
+
+
+def wanted_jobs(options: DeployOptions, shape: tuple[int, int, int]) -> list[Job]:
+    """Checked before the board is touched.
+
+    Raises:
+        JobInputError: a picture that is missing, unreadable or of another size than the model's.
+    """
+    jobs = [Job(f"generate {seed}", seed) for seed in options.seeds]
+    if options.images:
+        images = {path.stem: read_picture(path, shape) for path in options.images}
+    else:
+        images = inspection_images() if options.model is None else {}
+    start = options.inspect_start
+    return jobs + [Job(f"inspect {name}", INSPECTION_SEED, start, image) for name, image in images.items()]
+
+
+def read_picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """A picture file as uint8 [C, H, W] of exactly the model's shape; grey for C = 1, RGB for C = 3."""
+    channels, height, width = shape
+    try:
+        if path.stat().st_size > MAX_PICTURE_BYTES:
+            raise JobInputError(f"over {MAX_PICTURE_BYTES} bytes", where=str(path))
+        with Image.open(path) as picture:
+            if picture.size != (width, height):
+                raise JobInputError(
+                    f"{picture.width}x{picture.height} pixels, the model takes {width}x{height}",
+                    where=str(path),
+                    mend="crop or scale the picture",
+                )
+            pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    except (FileNotFoundError, UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
+        raise JobInputError(f"not a readable picture: {error}", where=str(path)) from error
+    return pixels[None].copy() if channels == 1 else pixels.transpose(2, 0, 1).copy()

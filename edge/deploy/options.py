@@ -1,0 +1,66 @@
+"""What a deployment is asked to do, checked before anything starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.errors import UsageError
+
+MAX_STEPS = 1000
+MAX_JOBS = 64
+
+
+@dataclass(frozen=True)
+class DeployOptions:
+    """One deployment: which model on which board, with which sampler, and the jobs that show it works.
+
+    Attributes:
+        board: name of a board file or path to one.
+        model: diffusers folder, or None for the demo model.
+        port: ``auto``, a device path, ``socket://HOST:PORT``, or None: a board if one answers, else a virtual one.
+        virtual: start a virtual board even if ports are there.
+        sampler: ``ddim`` or ``dpmpp2m``.
+        steps: sampler steps T.
+        seeds: one ``generate`` job each.
+        images: pictures for ``inspect`` jobs; empty means the demo's held-out crops when the demo model is used.
+        inspect_from: share of the sampler's steps that an inspection skips; 0.6 keeps the last 40%.
+        out: folder for pictures and the JSON report.
+        cache: folder for calibrations, engines and virtual boards.
+    """
+
+    board: str
+    model: Path | None
+    port: str | None
+    virtual: bool
+    sampler: str
+    steps: int
+    seeds: tuple[int, ...]
+    images: tuple[Path, ...]
+    inspect_from: float
+    out: Path
+    cache: Path
+
+    def check(self) -> None:
+        """Refuse what cannot work, with the option's name.
+
+        Raises:
+            UsageError: an option is out of its range.
+        """
+        if not 2 <= self.steps <= MAX_STEPS:
+            raise UsageError(f"{self.steps} sampler steps", where="--steps", mend=f"take 2 to {MAX_STEPS}")
+        if not 0.0 < self.inspect_from < 1.0:
+            raise UsageError(f"{self.inspect_from} is no share", where="--inspect-from", mend="take 0.05 to 0.95")
+        if len(self.seeds) + len(self.images) > MAX_JOBS:
+            raise UsageError(
+                "too many jobs for one deployment", where="--generate, --image", mend=f"at most {MAX_JOBS}"
+            )
+        if self.virtual and self.port is not None:
+            raise UsageError(
+                "a virtual board has no port to choose", where="--virtual, --port", mend="give one of them"
+            )
+
+    @property
+    def inspect_start(self) -> int:
+        """First sampler step of an inspection, in [1, steps - 1]."""
+        return min(self.steps - 1, max(1, round(self.steps * self.inspect_from)))

@@ -1,0 +1,94 @@
+"""On the host: load the model, calibrate it, lower it, build the engine, pack a bundle that fits the board."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from calib.calibration import CalibrationConfig, calibrate, calibration_key
+from calib.models import PretrainedModel, load_model
+from calib.modulated import ModulatedModel, modulate
+from calib.samplers import Sampler, build_sampler
+from calib.storage import load_calibration, save_calibration
+from edge.bundle import Bundle, Contents, check_fits, pack_bundle, read_bundle, verify_bundle
+from edge.cache import content_key
+from edge.errors import BundleError
+from edge.lower.export import lower
+from edge.lower.manifest import describe, golden_output, golden_test
+from edge.toolchain import build_engine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from boards import Board
+    from calib.calibration import Calibration
+    from edge.console import Report, Stages
+    from edge.deploy.options import DeployOptions
+
+GOLDEN_SEED = 20_250_622
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is decided before a board is touched."""
+
+    model: PretrainedModel
+    sampler: Sampler
+    modulated: ModulatedModel
+    calibration: Calibration
+    bundle: Bundle
+
+
+def prepare(options: DeployOptions, board: Board, stages: Stages) -> Prepared:
+    """Make the bundle, or find it in the cache when model, settings, board and sources are the same.
+
+    Raises:
+        KitError: of the part that refused: model, calibration, toolchain, lowering, bundle.
+    """
+    model = load_model(options.model)
+    sampler = build_sampler(options.sampler, options.steps, model.schedule)
+    with stages.stage("calibrate") as report:
+        calibration = _calibrated(model, sampler, options.cache, report)
+    with stages.stage(f"build the engine for {board.cpu.arch}") as report:
+        engine = build_engine(board, options.cache, lambda done, of, _: report(done, of))
+    modulated = modulate(model.denoiser, calibration)
+    key = content_key(calibration.content_hash, board.name, repr(board), engine.folder.name)
+    folder = options.cache / "bundles" / key
+    with stages.stage("lower and pack the bundle"):
+        bundle = _cached_bundle(folder)
+        if bundle is None:
+            program = lower(modulated, sampler, model.sample_shape)
+            golden = golden_test(GOLDEN_SEED, options.steps)
+            contents = Contents(
+                describe(program, model, calibration, board, golden),
+                program.data,
+                [file.path for file in engine.files],
+                golden_output(golden, modulated, sampler, model.sample_shape),
+            )
+            bundle = pack_bundle(folder, contents)
+    check_fits(bundle.manifest, board)
+    return Prepared(model, sampler, modulated, calibration, bundle)
+
+
+def _calibrated(model: PretrainedModel, sampler: Sampler, cache: Path, report: Report) -> Calibration:
+    config = CalibrationConfig()
+    folder = cache / "calibrations" / calibration_key(model, sampler, config)[:24]
+    if (folder / "manifest.json").is_file():
+        return load_calibration(folder)
+    calibration = calibrate(model, sampler, config, report)
+    save_calibration(calibration, folder)
+    return calibration
+
+
+def _cached_bundle(folder: Path) -> Bundle | None:
+    """The bundle in the cache if it is whole; what is damaged is removed and made anew."""
+    if not folder.is_dir():
+        return None
+    try:
+        bundle = read_bundle(folder)
+        verify_bundle(bundle)
+    except BundleError:
+        shutil.rmtree(folder)
+        return None
+    return bundle

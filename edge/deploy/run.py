@@ -1,0 +1,41 @@
+"""The whole of a deployment, in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edge.deploy.connect import connect
+from edge.deploy.jobs import wanted_jobs
+from edge.deploy.prepare import prepare
+from edge.deploy.stream import bring, run_jobs
+from edge.deploy.summary import document, draw, print_table
+from edge.deploy.verify import require_agreement, verify
+
+if TYPE_CHECKING:
+    from boards import Board
+    from edge.console import Stages
+    from edge.deploy.options import DeployOptions
+
+
+def deploy(options: DeployOptions, board: Board, stages: Stages) -> dict[str, Any]:
+    """Prepare, connect, stream, run, verify, report.
+
+    Returns:
+        The report, as ``edge.deploy.summary.document`` makes it.
+
+    Raises:
+        KitError: whatever refused, with its exit code.
+    """
+    prepared = prepare(options, board, stages)
+    shape = prepared.model.sample_shape
+    jobs = wanted_jobs(options, shape)
+    with connect(options, board, stages) as client:
+        sent = bring(client, prepared.bundle, stages)
+        outcomes = run_jobs(client, jobs, shape, stages)
+    verdicts = verify(prepared, outcomes, stages)
+    options.out.mkdir(parents=True, exist_ok=True)
+    draw(verdicts, options.out / "jobs.png")
+    report = document(prepared.bundle, verdicts, sent, stages.seconds)
+    print_table(report, options.out)
+    require_agreement(verdicts)
+    return report
