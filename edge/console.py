@@ -65,7 +65,9 @@ class Stages:
         """Show one stage with a bar; yields the function that moves it. Its seconds are kept by title."""
         started = time.monotonic()
         columns = (TextColumn("{task.description:<34}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self._console, transient=True) as progress:
+        with Progress(
+            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
+        ) as progress:
             task = progress.add_task(title, total=None)
 
             def report(done: int, total: int) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +30,10 @@ Exit codes: 0 done, 2 usage, 3 board, 4 model, 5 calibration, 6 toolchain or low
 """
 
 
+NOISY_LIBRARIES = ("torchao", "torch.utils._pytree")
+"""They report optional parts of themselves that no deployment uses."""
+
+
 @reports_errors
 def main(
     *,
@@ -39,7 +45,9 @@ def main(
     virtual: Annotated[bool, typer.Option("--virtual", help="a virtual board even if ports are there")] = False,
     sampler: Annotated[str, typer.Option(envvar="EDGE_SAMPLER", help="ddim or dpmpp2m")] = "ddim",
     steps: Annotated[int, typer.Option(envvar="EDGE_STEPS", help="sampler steps")] = 50,
-    generate: Annotated[list[int] | None, typer.Option(help="seed of a generate job; repeat it; default: 0")] = None,
+    generate: Annotated[
+        list[int] | None, typer.Option(help="seed of a generate job; repeat it; default: 0 and 1")
+    ] = None,
     image: Annotated[list[Path] | None, typer.Option(help="picture of an inspect job; repeat it")] = None,
     inspect_from: Annotated[float, typer.Option(help="share of the steps an inspection skips")] = 0.7,
     out: Annotated[Path, typer.Option(envvar="EDGE_OUT", help="folder for pictures and report.json")] = Path("out"),
@@ -54,7 +62,7 @@ def main(
         virtual=virtual,
         sampler=sampler,
         steps=steps,
-        seeds=tuple(generate or [0]),
+        seeds=tuple(generate or [0, 1]),
         images=tuple(image or []),
         inspect_from=inspect_from,
         out=out,
@@ -62,6 +70,9 @@ def main(
     )
     options.check()
     target = load_board(board)
+    for library in NOISY_LIBRARIES:
+        logging.getLogger(library).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
     from edge.deploy.run import deploy  # noqa: PLC0415 - torch takes seconds to import; errors above come at once
 
     report = deploy(options, target, Stages())

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from edge.errors import UsageError
 from edge.virtual import virtual_board
 from firmware_bridge.client import Client
-from firmware_bridge.link.discover import candidates
+from firmware_bridge.errors import PortError
+from firmware_bridge.link.discover import candidates, resolve
 
 if TYPE_CHECKING:
     from boards import Board
@@ -18,18 +19,31 @@ if TYPE_CHECKING:
     from edge.deploy.options import DeployOptions
 
 
-@contextmanager
-def connect(options: DeployOptions, board: Board, stages: Stages) -> Iterator[Client]:
-    """A client of the board: the named port's; else, where no port is there or it is asked for, a virtual board's.
+def choose_port(options: DeployOptions) -> str | None:
+    """The port to open, or None for a virtual board; decided before the long work.
 
     Raises:
-        PortError: the port is missing or taken, or several could be meant.
+        PortError: the named port is not there; "auto" finds none; several could be meant.
+    """
+    if options.virtual or (options.port is None and not candidates()):
+        return None
+    port = resolve(options.port or "auto")
+    if "://" not in port and not Path(port).exists():
+        raise PortError(
+            "there is no such port", where=f"--port {port}", mend="python -m firmware_bridge ports lists them"
+        )
+    return port
+
+
+@contextmanager
+def connect(port: str | None, options: DeployOptions, board: Board, stages: Stages) -> Iterator[Client]:
+    """A client of the board on ``port``, or of a virtual board where it is None.
+
+    Raises:
+        PortError: the port is taken.
         LinkError: nobody answers.
         UsageError: the device there is another board.
     """
-    port = options.port
-    if port is None and not options.virtual and candidates():
-        port = "auto"
     if port is not None:
         with Client.open(port, baud=board.link.baud) as client:
             yield _checked(client, board, stages)

@@ -24,7 +24,7 @@ class DeployOptions:
         steps: sampler steps T.
         seeds: one ``generate`` job each.
         images: pictures for ``inspect`` jobs; empty means the demo's held-out crops when the demo model is used.
-        inspect_from: share of the sampler's steps that an inspection skips; 0.6 keeps the last 40%.
+        inspect_from: share of the sampler's steps that an inspection skips; 0.84 keeps the last 16%.
         out: folder for pictures and the JSON report.
         cache: folder for calibrations, engines and virtual boards.
     """

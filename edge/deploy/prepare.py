@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from calib.calibration import CalibrationConfig, calibrate, calibration_key
-from calib.models import PretrainedModel, load_model
+from calib.models import PretrainedModel
 from calib.modulated import ModulatedModel, modulate
 from calib.samplers import Sampler, build_sampler
 from calib.storage import load_calibration, save_calibration
@@ -15,7 +15,7 @@ from edge.bundle import Bundle, Contents, check_fits, pack_bundle, read_bundle, 
 from edge.cache import content_key
 from edge.errors import BundleError
 from edge.lower.export import lower
-from edge.lower.manifest import describe, golden_output, golden_test
+from edge.lower.manifest import describe, golden_test
 from edge.toolchain import build_engine
 
 if TYPE_CHECKING:
@@ -40,13 +40,12 @@ class Prepared:
     bundle: Bundle
 
 
-def prepare(options: DeployOptions, board: Board, stages: Stages) -> Prepared:
+def prepare(model: PretrainedModel, options: DeployOptions, board: Board, stages: Stages) -> Prepared:
     """Make the bundle, or find it in the cache when model, settings, board and sources are the same.
 
     Raises:
-        KitError: of the part that refused: model, calibration, toolchain, lowering, bundle.
+        KitError: of the part that refused: calibration, toolchain, lowering, bundle.
     """
-    model = load_model(options.model)
     sampler = build_sampler(options.sampler, options.steps, model.schedule)
     with stages.stage("calibrate") as report:
         calibration = _calibrated(model, sampler, options.cache, report)
@@ -59,12 +58,12 @@ def prepare(options: DeployOptions, board: Board, stages: Stages) -> Prepared:
         bundle = _cached_bundle(folder)
         if bundle is None:
             program = lower(modulated, sampler, model.sample_shape)
-            golden = golden_test(GOLDEN_SEED, options.steps)
+            golden, expected = golden_test(GOLDEN_SEED, model, modulated, sampler)
             contents = Contents(
                 describe(program, model, calibration, board, golden),
                 program.data,
                 [file.path for file in engine.files],
-                golden_output(golden, modulated, sampler, model.sample_shape),
+                expected,
             )
             bundle = pack_bundle(folder, contents)
     check_fits(bundle.manifest, board)

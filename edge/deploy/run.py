@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edge.deploy.connect import connect
+from calib.models import load_model
+from edge.deploy.connect import choose_port, connect
 from edge.deploy.jobs import wanted_jobs
 from edge.deploy.prepare import prepare
 from edge.deploy.stream import bring, run_jobs
@@ -26,10 +27,12 @@ def deploy(options: DeployOptions, board: Board, stages: Stages) -> dict[str, An
     Raises:
         KitError: whatever refused, with its exit code.
     """
-    prepared = prepare(options, board, stages)
-    shape = prepared.model.sample_shape
+    port = choose_port(options)
+    model = load_model(options.model)
+    shape = model.sample_shape
     jobs = wanted_jobs(options, shape)
-    with connect(options, board, stages) as client:
+    prepared = prepare(model, options, board, stages)
+    with connect(port, options, board, stages) as client:
         sent = bring(client, prepared.bundle, stages)
         outcomes = run_jobs(client, jobs, shape, stages)
     verdicts = verify(prepared, outcomes, stages)

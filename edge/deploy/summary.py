@@ -57,6 +57,7 @@ def _job(verdict: Verdict) -> dict[str, Any]:
         "peak_rss_bytes": meta["peak_rss"],
         "score": meta["score"],
         "psnr_oracle_db": _finite(verdict.oracle_db),
+        "psnr_oracle_least_db": verdict.least_db,
         "psnr_fp32_db": _finite(verdict.fp32_db),
     }
 

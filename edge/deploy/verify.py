@@ -11,6 +11,7 @@ from calib.evaluate import psnr
 from calib.noise import noise
 from calib.sampling import sample, start_generation, start_inspection, to_float
 from edge.errors import DeviceError
+from edge.tolerance import least_agreement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
     from edge.deploy.prepare import Prepared
     from edge.deploy.stream import Job, Outcome
 
-ORACLE_LEAST_DB = 60.0
-"""The device must come at least this near to the oracle."""
-
 
 @dataclass(frozen=True)
 class Verdict:
-    """One job's outcome beside the two references; PSNR in dB, peak 2.0. ``fp32``: float32 [C, H, W]."""
+    """One job's outcome beside the two references; PSNR in dB, peak 2.0; ``least_db`` is what
+    ``oracle_db`` must reach. ``fp32``: float32 [C, H, W].
+    """
 
     outcome: Outcome
     oracle_db: float
+    least_db: float
     fp32_db: float
     fp32: torch.Tensor
 
@@ -43,7 +44,8 @@ def verify(prepared: Prepared, outcomes: Sequence[Outcome], stages: Stages) -> l
             fp32 = sample(prepared.model.denoiser, prepared.sampler, x, outcome.job.start)
             device = torch.from_numpy(outcome.x.copy())[None]
             oracle_db, fp32_db = float(psnr(device, oracle)), float(psnr(device, fp32))
-            verdicts.append(Verdict(outcome, oracle_db, fp32_db, fp32[0]))
+            least = least_agreement(float(psnr(oracle, fp32)))
+            verdicts.append(Verdict(outcome, oracle_db, least, fp32_db, fp32[0]))
             report(done + 1, len(outcomes))
     return verdicts
 
@@ -55,9 +57,9 @@ def require_agreement(verdicts: Sequence[Verdict]) -> None:
         DeviceError: names the job that is too far off.
     """
     for verdict in verdicts:
-        if verdict.oracle_db < ORACLE_LEAST_DB:
+        if verdict.oracle_db < verdict.least_db:
             raise DeviceError(
-                f"{verdict.oracle_db:.1f} dB against the host's oracle, {ORACLE_LEAST_DB:.0f} dB are needed",
+                f"{verdict.oracle_db:.1f} dB against the host's oracle, {verdict.least_db:.0f} dB are needed",
                 where=f"job {verdict.outcome.job.title}",
                 mend="the pictures and the report show it; deploy again, and report it if it stays",
             )

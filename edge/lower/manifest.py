@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from calib.evaluate import psnr
 from calib.noise import noise
 from calib.plan import Mode
 from calib.sampling import sample, start_inspection
@@ -21,6 +22,7 @@ from edge.bundle import (
     SamplerFacts,
 )
 from edge.operators import OPERATOR_SET_VERSION
+from edge.tolerance import least_agreement
 
 if TYPE_CHECKING:
     from boards import Board
@@ -32,23 +34,20 @@ if TYPE_CHECKING:
     from edge.lower.export import LoweredProgram
 
 EXECUTORCH_VERSION = "1.5.1"
-MIN_PSNR_DB = 60.0
 
 
-def golden_test(seed: int, steps: int) -> Golden:
-    """The self-test of a program of ``steps`` steps: its last ``GOLDEN_STEPS`` on an all-zero image."""
-    return Golden(seed, max(0, steps - GOLDEN_STEPS), "zeros", MIN_PSNR_DB)
+def golden_test(seed: int, model: PretrainedModel, modulated: ModulatedModel, sampler: Sampler) -> tuple[Golden, bytes]:
+    """The self-test of a program: its last ``GOLDEN_STEPS`` steps on an all-zero image.
 
-
-def golden_output(golden: Golden, modulated: ModulatedModel, sampler: Sampler, sample_shape: tuple[int, ...]) -> bytes:
-    """What the reference makes of the self-test: float32 little endian [C, H, W]."""
-    x = start_inspection(
-        sampler,
-        torch.zeros(1, *sample_shape),
-        torch.from_numpy(noise(golden.seed, sample_shape))[None],
-        golden.start,
-    )
-    return sample(modulated, sampler, x, golden.start).numpy().astype("<f4").tobytes()
+    Returns:
+        The test, and what the reference makes of it: float32 little endian [C, H, W].
+    """
+    start = max(0, sampler.steps - GOLDEN_STEPS)
+    shape = model.sample_shape
+    x = start_inspection(sampler, torch.zeros(1, *shape), torch.from_numpy(noise(seed, shape))[None], start)
+    oracle = sample(modulated, sampler, x, start)
+    least = least_agreement(float(psnr(oracle, sample(model.denoiser, sampler, x, start))))
+    return Golden(seed, start, "zeros", round(least, 1)), oracle.numpy().astype("<f4").tobytes()
 
 
 def describe(

@@ -17,7 +17,8 @@ from calib.noise import noise
 from calib.plan import LayerPlan, Mode, Plan, PlanRow
 from edge.bundle import ENGINE_BYTES, KIT_VERSION, Contents, check_fits, pack_bundle, read_bundle, verify_bundle
 from edge.lower.export import LoweredProgram
-from edge.lower.manifest import EXECUTORCH_VERSION, describe, golden_output, golden_test, summarize
+from edge.lower.manifest import EXECUTORCH_VERSION, describe, golden_test, summarize
+from edge.tolerance import LEAST_DB, MARGIN_DB, WANTED_DB, least_agreement
 
 if TYPE_CHECKING:
     from tests.lower.conftest import Case
@@ -44,9 +45,10 @@ def test_summary_counts_a_whole_job() -> None:
 
 
 def test_golden_output_is_the_references_last_steps(odd_case: Case) -> None:
-    golden, shape = golden_test(9, 6), odd_case.model.sample_shape
+    shape = odd_case.model.sample_shape
+    golden, data = golden_test(9, odd_case.model, odd_case.modulated, odd_case.sampler)
     assert (golden.start, golden.image) == (3, "zeros")
-    assert golden_test(9, 2).start == 0
+    assert LEAST_DB <= golden.min_psnr_db <= WANTED_DB
     alpha_sigma = odd_case.sampler.start_coefficients[3]
     x = alpha_sigma[1] * torch.from_numpy(noise(9, shape))[None]
     previous = torch.zeros_like(x)
@@ -55,8 +57,13 @@ def test_golden_output_is_the_references_last_steps(odd_case: Case) -> None:
         odd_case.modulated.set_step(i)
         out = odd_case.modulated(x, odd_case.sampler.timesteps[i])
         x, previous = odd_case.sampler.advance(i, x, out, previous, first=i == 3)
-    data = golden_output(golden, odd_case.modulated, odd_case.sampler, shape)
     assert np.array_equal(np.frombuffer(data, "<f4").reshape(x.shape), x.numpy())
+
+
+def test_a_noisier_model_asks_less_of_its_board() -> None:
+    assert least_agreement(float("inf")) == least_agreement(90) == WANTED_DB
+    assert least_agreement(55) == 55 - MARGIN_DB
+    assert least_agreement(10) == LEAST_DB
 
 
 def test_description_becomes_a_bundle(odd_case: Case, tmp_path: Path) -> None:
@@ -64,14 +71,13 @@ def test_description_becomes_a_bundle(odd_case: Case, tmp_path: Path) -> None:
     config = CalibrationConfig(seeds=2, batch=2, residual_every=None)
     calibration = calibrate(odd_case.model, odd_case.sampler, config)
     program = LoweredProgram(b"program", "0" * 64, 6, shape, 5000, 700, ("modiff::linear.out",), 9)
-    golden = golden_test(0, 6)
+    golden, output = golden_test(0, odd_case.model, odd_case.modulated, odd_case.sampler)
     manifest = describe(program, odd_case.model, calibration, board, golden)
     assert manifest.memory.peak_bytes == ENGINE_BYTES + 7 + 700 + board.slots * 5000
     assert manifest.plan["residual_layers"] == 0
     assert manifest.plan["calibration"] == calibration.content_hash
     engine = tmp_path / "modiff-engine"
     engine.write_bytes(b"engine")
-    output = golden_output(golden, odd_case.modulated, odd_case.sampler, shape)
     pack_bundle(tmp_path / "bundle", Contents(manifest, program.data, [engine], output))
     bundle = read_bundle(tmp_path / "bundle")
     verify_bundle(bundle)

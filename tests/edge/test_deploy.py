@@ -1,0 +1,79 @@
+"""``python -m edge.deploy`` as a user runs it: the whole way on this machine, and each refusal's exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from firmware_bridge.link.pty import PtyPair
+
+TIMEOUT = 280
+
+
+def deploy(*arguments: str, cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edge.deploy", *arguments]
+    variables = {**os.environ, "EDGE_CACHE": str(cache), "OMP_WAIT_POLICY": "passive", **environment}
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+
+
+def test_the_demo_model_runs_on_this_machine_and_agrees_with_the_oracle(tmp_path: Path) -> None:
+    options = ["--board", "host", "--virtual", "--steps", "6", "--inspect-from", "0.5", "--generate", "3", "--json"]
+    done = deploy(*options, "--out", str(tmp_path / "out"), cache=tmp_path / "cache")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert [job["title"] for job in report["jobs"]] == ["generate 3", "inspect brick", "inspect brick-scratched"]
+    assert all(job["psnr_oracle_db"] is None or job["psnr_oracle_db"] >= 40 for job in report["jobs"])
+    assert [job["steps"] for job in report["jobs"]] == [6, 3, 3]
+    assert report["bytes_sent"] > report["program_bytes"]
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
+    with Image.open(tmp_path / "out" / "jobs.png") as picture:
+        assert picture.width > 4 * 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--board", "rpi6"], 3, "rpi5"),
+        (["--board", "rpi5", "--steps", "1"], 2, "--steps"),
+        (["--board", "rpi5", "--virtual", "--port", "auto"], 2, "--port"),
+        (["--board", "rpi5", "--model", "no-such-folder"], 4, "no-such-folder"),
+        (["--board", "rpi5", "--port", "/dev/no-such-port"], 8, "no-such-port"),
+        (["--board", "rpi5", "--port", "auto"], 8, "no serial port"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_long_work(
+    arguments: list[str], code: int, words: str, tmp_path: Path
+) -> None:
+    done = deploy(*arguments, cache=tmp_path, FIRMWARE_BRIDGE_PORTS="")
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_two_ports_are_listed_and_none_is_chosen(tmp_path: Path) -> None:
+    with PtyPair() as one, PtyPair() as two:
+        ports = f"{one.host_path}:{two.host_path}"
+        done = deploy("--board", "rpi5", cache=tmp_path, FIRMWARE_BRIDGE_PORTS=ports)
+        assert done.returncode == 8
+        assert one.host_path in done.stderr
+        assert two.host_path in done.stderr
+
+
+def test_a_pickled_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.ckpt").write_bytes(b"\x80\x04.")
+    done = deploy("--board", "rpi5", "--model", str(tmp_path / "model.ckpt"), cache=tmp_path / "c")
+    assert done.returncode == 4
+    assert "pickle" in done.stderr
+
+
+def test_a_picture_of_another_size_is_refused(tmp_path: Path) -> None:
+    Image.new("L", (32, 48)).save(tmp_path / "small.png")
+    image = str(tmp_path / "small.png")
+    done = deploy("--board", "rpi5", "--image", image, cache=tmp_path / "c", FIRMWARE_BRIDGE_PORTS="")
+    assert done.returncode == 12
+    assert "32x48" in done.stderr
