@@ -49,7 +49,7 @@ def main(
         list[int] | None, typer.Option(help="seed of a generate job; repeat it; default: 0 and 1")
     ] = None,
     image: Annotated[list[Path] | None, typer.Option(help="picture of an inspect job; repeat it")] = None,
-    inspect_from: Annotated[float, typer.Option(help="share of the steps an inspection skips")] = 0.7,
+    inspect_from: Annotated[float, typer.Option(help="share of the steps an inspection skips")] = 0.84,
     out: Annotated[Path, typer.Option(envvar="EDGE_OUT", help="folder for pictures and report.json")] = Path("out"),
     cache: Annotated[Path | None, typer.Option(envvar=CACHE_VARIABLE, help="cache folder; default: the user's")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="write the report as JSON on stdout")] = False,
