@@ -1,17 +1,19 @@
-"""Where calibrations, lowered programs, engines and virtual boards are kept between runs."""
+"""Where calibrations, bundles, engines and virtual boards are kept between runs, and how a run finds them again."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import platformdirs
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 CACHE_VARIABLE: Final = "EDGE_CACHE"
-_KEPT: Final = 12
+KEY_DIGITS: Final = 24
 
 
 def cache_folder() -> Path:
@@ -21,15 +23,10 @@ def cache_folder() -> Path:
 
 
 def content_key(*parts: str) -> str:
-    """A file name that changes with any of the parts."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[: 2 * _KEPT]
+    """A folder name that changes with any of the parts."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:KEY_DIGITS]
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees all of it or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as part:
-        part.write(data)
-        part.flush()
-        os.fsync(part.fileno())
-    Path(part.name).replace(path)
+def sources_key(files: Iterable[Path]) -> str:
+    """The same over the files' names and content: what our own code made is made anew when that code changes."""
+    return content_key(*(f"{path.name}\0{path.read_text(encoding='utf-8')}" for path in sorted(files)))

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from boards.errors import KitError
@@ -42,7 +43,7 @@ def reports_errors(command: Command) -> Command:
 def tell_error(error: KitError) -> None:
     """Print what is wrong, where and how to mend it."""
     console = Console(stderr=True, highlight=False)
-    console.print(f"[bold red]error[/]: {error.what}", soft_wrap=True)
+    console.print(f"[bold red]error[/]: {escape(error.what)}", soft_wrap=True)
     if error.where:
         console.print(f"  where: {error.where}", soft_wrap=True, markup=False)
     if error.mend:

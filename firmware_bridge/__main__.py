@@ -17,8 +17,8 @@ from firmware_bridge.link.serial import DEFAULT_BAUD
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
-Port = Annotated[str, typer.Option(envvar="FIRMWARE_BRIDGE_PORT", help="auto, a path, or socket://HOST:PORT.")]
-Baud = Annotated[int, typer.Option(envvar="FIRMWARE_BRIDGE_BAUD", help="Bits a second, of a real UART.")]
+Port = Annotated[str, typer.Option(envvar="EDGE_PORT", help="auto, a path, or socket://HOST:PORT.")]
+Baud = Annotated[int, typer.Option(envvar="EDGE_BAUD", help="Bits a second, of a real UART.")]
 Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the device.")]
 
 

@@ -12,9 +12,10 @@ from typing import Annotated
 import typer
 
 from boards import load_board
-from edge.cache import CACHE_VARIABLE, cache_folder, write_whole
+from edge.cache import CACHE_VARIABLE, cache_folder
 from edge.console import Stages, reports_errors
 from edge.deploy.options import DeployOptions
+from edge.device.durable import write_file
 
 EXAMPLES = """
 Examples:
@@ -76,12 +77,12 @@ def main(
     from edge.deploy.run import deploy  # noqa: PLC0415 - torch takes seconds to import; errors above come at once
 
     report = deploy(options, target, Stages())
-    write_whole(out / "report.json", (json.dumps(report, indent=1) + "\n").encode())
+    write_file(out / "report.json", (json.dumps(report, indent=1) + "\n").encode())
     if json_output:
         sys.stdout.write(json.dumps(report) + "\n")
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
     app.command(epilog=EXAMPLES)(main)
     app()

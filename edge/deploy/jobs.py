@@ -30,11 +30,11 @@ def wanted_jobs(options: DeployOptions, shape: tuple[int, int, int]) -> list[Job
     """
     jobs = [Job(f"generate {seed}", seed) for seed in options.seeds]
     if options.images:
-        images = {path.stem: read_picture(path, shape) for path in options.images}
+        images = [(path.stem, read_picture(path, shape)) for path in options.images]
     else:
-        images = inspection_images() if options.model is None else {}
+        images = list(inspection_images().items()) if options.model is None else []
     start = options.inspect_start
-    return jobs + [Job(f"inspect {name}", INSPECTION_SEED, start, image) for name, image in images.items()]
+    return jobs + [Job(f"inspect {name}", INSPECTION_SEED, start, image) for name, image in images]
 
 
 def read_picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calib.calibration import CalibrationConfig, calibrate, calibration_key
+from calib.errors import CalibrationError
 from calib.models import PretrainedModel
 from calib.modulated import ModulatedModel, modulate
 from calib.samplers import Sampler, build_sampler
 from calib.storage import load_calibration, save_calibration
 from edge.bundle import Bundle, Contents, check_fits, pack_bundle, read_bundle, verify_bundle
-from edge.cache import content_key
+from edge.cache import content_key, sources_key
 from edge.errors import BundleError
 from edge.lower.export import lower
 from edge.lower.manifest import describe, golden_test
 from edge.toolchain import build_engine
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from boards import Board
     from calib.calibration import Calibration
     from edge.console import Report, Stages
     from edge.deploy.options import DeployOptions
 
 GOLDEN_SEED = 20_250_622
+LOWERING_FILES = ("bundle.py", "eager.py", "operators.py", "packing.py", "tolerance.py")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def prepare(model: PretrainedModel, options: DeployOptions, board: Board, stages
     with stages.stage(f"build the engine for {board.cpu.arch}") as report:
         engine = build_engine(board, options.cache, lambda done, of, _: report(done, of))
     modulated = modulate(model.denoiser, calibration)
-    key = content_key(calibration.content_hash, board.name, repr(board), engine.folder.name)
+    key = content_key(calibration.content_hash, repr(board), engine.folder.name, sources_key(_lowering_sources()))
     folder = options.cache / "bundles" / key
     with stages.stage("lower and pack the bundle"):
         bundle = _cached_bundle(folder)
@@ -73,11 +74,20 @@ def prepare(model: PretrainedModel, options: DeployOptions, board: Board, stages
 def _calibrated(model: PretrainedModel, sampler: Sampler, cache: Path, report: Report) -> Calibration:
     config = CalibrationConfig()
     folder = cache / "calibrations" / calibration_key(model, sampler, config)[:24]
-    if (folder / "manifest.json").is_file():
-        return load_calibration(folder)
+    if folder.is_dir():
+        try:
+            return load_calibration(folder)
+        except CalibrationError:  # damaged, or cut off while it was written: made anew
+            shutil.rmtree(folder)
     calibration = calibrate(model, sampler, config, report)
     save_calibration(calibration, folder)
     return calibration
+
+
+def _lowering_sources() -> list[Path]:
+    """The files that decide a bundle beside calibration, board and engine."""
+    edge = Path(__file__).parents[1]
+    return [*(edge / "lower").glob("*.py"), *(edge / name for name in LOWERING_FILES)]
 
 
 def _cached_bundle(folder: Path) -> Bundle | None:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import platformdirs
-
+from edge.cache import cache_folder
 from edge.toolchain.compilation import Compilation, Progress, compile_and_link, resolve_target
 from edge.toolchain.runtime import LIBRARIES, Runtime, find_runtime
 from edge.toolchain.sources import ENGINE_ROOT, engine_units, selftest_units
@@ -21,7 +20,7 @@ from edge.toolchain.sources import ENGINE_ROOT, engine_units, selftest_units
 if TYPE_CHECKING:
     from boards import Board
 
-__all__ = ["EngineBuild", "EngineFile", "Progress", "build_engine", "build_selftest", "default_cache"]
+__all__ = ["EngineBuild", "EngineFile", "Progress", "build_engine", "build_selftest"]
 
 ENGINE_NAME = "modiff-engine"
 SELFTEST_NAME = "modiff-selftest"
@@ -62,11 +61,6 @@ class EngineBuild:
         return self.files[0].path
 
 
-def default_cache() -> Path:
-    """The user's cache folder of the kit."""
-    return Path(platformdirs.user_cache_dir("modiff-edge"))
-
-
 def build_engine(
     target: str | Board,
     cache_dir: Path | None = None,
@@ -85,7 +79,7 @@ def build_engine(
     Raises:
         ToolchainError: no compiler, no runtime, or a source that does not compile.
     """
-    cache = cache_dir or default_cache()
+    cache = cache_dir or cache_folder()
     resolved = resolve_target(target)
     runtime = find_runtime(resolved.arch, cache)
     work = Compilation(resolved, engine_units(resolved.arch), runtime, sanitize=sanitize)
@@ -103,7 +97,7 @@ def build_selftest(target: str | Board, cache_dir: Path | None = None, *, saniti
     """
     resolved = resolve_target(target)
     work = Compilation(resolved, selftest_units(resolved.arch), None, sanitize=sanitize)
-    return _cached(cache_dir or default_cache(), work, SELFTEST_NAME, None, None) / SELFTEST_NAME
+    return _cached(cache_dir or cache_folder(), work, SELFTEST_NAME, None, None) / SELFTEST_NAME
 
 
 def _cached(cache: Path, work: Compilation, name: str, progress: Progress | None, runtime: Runtime | None) -> Path:

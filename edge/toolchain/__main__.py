@@ -6,7 +6,8 @@ import argparse
 import sys
 
 from boards.errors import KitError
-from edge.toolchain import build_engine, default_cache
+from edge.cache import cache_folder
+from edge.toolchain import build_engine
 from edge.toolchain.lint import lint
 
 
@@ -20,7 +21,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "lint":
-            print(f"{lint(default_cache())} files checked")
+            print(f"{lint(cache_folder())} files checked")
         else:
             print(build_engine(options.target, progress=_show).folder)
     except KitError as error:

@@ -12,7 +12,7 @@ from serial.tools import list_ports
 
 from firmware_bridge.errors import PortError
 
-PORTS_VARIABLE: Final = "FIRMWARE_BRIDGE_PORTS"
+PORTS_VARIABLE: Final = "EDGE_PORTS"
 """Environment variable: glob patterns, colon-separated, of the paths that count as candidates, in place of the search
 for USB and on-board UARTs, e.g. /dev/serial/by-path/*."""
 

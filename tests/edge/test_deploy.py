@@ -48,7 +48,7 @@ def test_the_demo_model_runs_on_this_machine_and_agrees_with_the_oracle(tmp_path
 def test_what_cannot_work_is_refused_before_the_long_work(
     arguments: list[str], code: int, words: str, tmp_path: Path
 ) -> None:
-    done = deploy(*arguments, cache=tmp_path, FIRMWARE_BRIDGE_PORTS="")
+    done = deploy(*arguments, cache=tmp_path, EDGE_PORTS="")
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -58,7 +58,7 @@ def test_what_cannot_work_is_refused_before_the_long_work(
 def test_two_ports_are_listed_and_none_is_chosen(tmp_path: Path) -> None:
     with PtyPair() as one, PtyPair() as two:
         ports = f"{one.host_path}:{two.host_path}"
-        done = deploy("--board", "rpi5", cache=tmp_path, FIRMWARE_BRIDGE_PORTS=ports)
+        done = deploy("--board", "rpi5", cache=tmp_path, EDGE_PORTS=ports)
         assert done.returncode == 8
         assert one.host_path in done.stderr
         assert two.host_path in done.stderr
@@ -74,6 +74,20 @@ def test_a_pickled_model_is_refused(tmp_path: Path) -> None:
 def test_a_picture_of_another_size_is_refused(tmp_path: Path) -> None:
     Image.new("L", (32, 48)).save(tmp_path / "small.png")
     image = str(tmp_path / "small.png")
-    done = deploy("--board", "rpi5", "--image", image, cache=tmp_path / "c", FIRMWARE_BRIDGE_PORTS="")
+    done = deploy("--board", "rpi5", "--image", image, cache=tmp_path / "c", EDGE_PORTS="")
     assert done.returncode == 12
     assert "32x48" in done.stderr
+
+
+def test_pictures_with_the_same_name_are_two_jobs(tmp_path: Path) -> None:
+    from edge.deploy.jobs import wanted_jobs
+    from edge.deploy.options import DeployOptions
+
+    paths = (tmp_path / "a" / "part.png", tmp_path / "b" / "part.png")
+    for value, path in enumerate(paths):
+        path.parent.mkdir()
+        Image.new("L", (8, 8), value).save(path)
+    options = DeployOptions("host", None, None, False, "ddim", 10, (5,), paths, 0.8, tmp_path, tmp_path)
+    jobs = wanted_jobs(options, (1, 8, 8))
+    assert [(job.seed, job.start, job.image is None) for job in jobs] == [(5, 0, True), (7, 8, False), (7, 8, False)]
+    assert [int(job.image.max()) for job in jobs if job.image is not None] == [0, 1]

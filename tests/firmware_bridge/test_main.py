@@ -28,19 +28,19 @@ def test_hello_names_the_device(bench: Bench) -> None:
     assert shown.returncode == 0, shown.stderr
     assert "board           memory" in shown.stdout
     assert "kit 0.1.0" in shown.stdout
-    told = bridge("hello", "--json", FIRMWARE_BRIDGE_PORT=bench.line.host_path)
+    told = bridge("hello", "--json", EDGE_PORT=bench.line.host_path)
     assert json.loads(told.stdout)["slots"] == 4
-    found = bridge("hello", "--json", FIRMWARE_BRIDGE_PORTS=bench.line.host_path)
+    found = bridge("hello", "--json", EDGE_PORTS=bench.line.host_path)
     assert json.loads(found.stdout)["device_id"] == "memory"
 
 
 def test_ports_are_listed(bench: Bench) -> None:
-    listed = bridge("ports", "--json", FIRMWARE_BRIDGE_PORTS=f"{bench.line.host_path}:{bench.line.device_path}")
+    listed = bridge("ports", "--json", EDGE_PORTS=f"{bench.line.host_path}:{bench.line.device_path}")
     assert [port["path"] for port in json.loads(listed.stdout)] == sorted(
         (bench.line.host_path, bench.line.device_path)
     )
-    assert bench.line.host_path in bridge("ports", FIRMWARE_BRIDGE_PORTS=bench.line.host_path).stdout
-    none = bridge("ports", FIRMWARE_BRIDGE_PORTS="")
+    assert bench.line.host_path in bridge("ports", EDGE_PORTS=bench.line.host_path).stdout
+    none = bridge("ports", EDGE_PORTS="")
     assert (none.returncode, none.stdout) == (0, "")
 
 
