@@ -203,6 +203,7 @@ def quantize_change(
     exponent: int,
     inverse_step: torch.Tensor,
     limit: int,
+    *,
     code_limit: int = CODE_LIMIT,
 ) -> tuple[torch.Tensor, int]:
     """The code of one pass: how far the lattice should move, in units of ``2^exponent``.
@@ -232,7 +233,9 @@ def quantize_change(
 def run_pass(layer: LayerArithmetic, state: LayerState, plane: int, x: torch.Tensor, exponent: int) -> int:
     """One pass on one plane, in place; returns how many elements saturated."""
     code_limit = layer.code_limit if plane == 0 else CODE_LIMIT
-    codes, saturated = quantize_change(x, state.lattice[plane], exponent, layer.inverse_step, layer.limit, code_limit)
+    codes, saturated = quantize_change(
+        x, state.lattice[plane], exponent, layer.inverse_step, layer.limit, code_limit=code_limit
+    )
     state.lattice[plane] += codes.to(torch.int16) << exponent
     state.accumulator[plane] += layer.planes[plane](codes) << exponent
     return saturated
