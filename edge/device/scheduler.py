@@ -26,13 +26,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """What to run: noise ``seed``, first step, and the image [C,H,W] to inspect or None to generate."""
+    """What to run: noise ``seed``, first step, the image [C,H,W] to inspect or None to generate, and what else the
+    program takes, one tensor after the other.
+    """
 
     job_id: str
     seed: int
     start: int = 0
     image: bytes | None = None
     image_type: ImageType = ImageType.FLOAT32
+    conditions: bytes = b""
 
 
 @dataclass
@@ -219,7 +222,7 @@ class Scheduler:
         if self._engine is not None:
             slot = self._free_slot(self._engine)
             try:
-                self._engine.begin(slot, job.seed, job.start, job.image, job.image_type)
+                self._engine.begin(slot, job.seed, job.start, job.image, job.image_type, job.conditions)
             except EngineDied as error:
                 log.warning("the engine was found dead: %s", error)
                 self._bury(error)
@@ -227,7 +230,7 @@ class Scheduler:
                 return self._engine, slot
         self._engine = self._start_engine()
         try:
-            self._engine.begin(0, job.seed, job.start, job.image, job.image_type)
+            self._engine.begin(0, job.seed, job.start, job.image, job.image_type, job.conditions)
         except EngineDied as error:
             self._bury(error)
             raise

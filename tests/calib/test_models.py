@@ -103,8 +103,8 @@ def test_missing_things_are_named(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"_class_name": "Transformer2DModel"},
-        {"num_class_embeds": 10},
+        {"_class_name": "AutoencoderKL"},
+        {"class_embed_type": "identity"},
         {"out_channels": 2},
         {"sample_size": None},
         {"sample_size": [16, 0]},
@@ -139,7 +139,7 @@ def test_damaged_json_is_refused(folder: Path) -> None:
     (folder / "model_index.json").write_text("{")
     with pytest.raises(ModelError, match="not JSON"):
         load_model(folder)
-    (folder / "model_index.json").write_text('{"transformer": []}')
+    (folder / "model_index.json").write_text('{"vae": []}')
     with pytest.raises(ModelError, match="no unet"):
         load_model(folder)
     (folder / "model_index.json").write_text("[]")
