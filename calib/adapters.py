@@ -267,22 +267,26 @@ def image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     return shape[0], math.prod(shape[1:-1]), shape[-1]
 
 
-def check_runs(model: PretrainedModel) -> None:
-    """Call the denoiser once, on noise.
+def check_runs(model: PretrainedModel, samples: int = 2) -> None:
+    """Call the denoiser once, on zeros.
+
+    Args:
+        model: to call.
+        samples: how many at once.
 
     Raises:
         ModelError: it fails, or its output is not finite or no sample.
     """
-    x = torch.zeros(2, *model.sample_shape)
-    conditions = model.example_conditions(2)
+    x = torch.zeros(samples, *model.sample_shape)
+    conditions = model.example_conditions(samples)
     try:
         with torch.no_grad():
             out = model.denoiser(x, example_time(model.schedule), *conditions.values())
     except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError) as error:
         raise ModelError(
-            f"the module does not run on {tuple(x.shape)}: {error}",
+            f"the network does not run on {tuple(x.shape)}: {error}",
             where=model.name,
-            mend="check sample_shape and conditions, or say how it is called with `call`",
+            mend="check the sample's shape and the conditions, or say how it is called with `call`",
         ) from error
     if not torch.isfinite(out).all():
         raise ModelError("the output is not finite", where=model.name, mend="fetch or train the model anew")

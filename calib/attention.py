@@ -55,9 +55,7 @@ class SeparateAttention(nn.Module):
         flat = mixed.transpose(1, 2).flatten(2)
         return self.to_out(flat if self.batch_first else flat.transpose(0, 1)), None
 
-    def _mask(
-        self, attention: torch.Tensor | None, padding: torch.Tensor | None, batch: int
-    ) -> torch.Tensor | None:
+    def _mask(self, attention: torch.Tensor | None, padding: torch.Tensor | None, batch: int) -> torch.Tensor | None:
         """One additive mask, broadcastable to ``[N, heads, L, S]``."""
         total: torch.Tensor | None = None
         if attention is not None:

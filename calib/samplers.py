@@ -153,8 +153,8 @@ def build_sampler(name: str, steps: int, schedule: Schedule, *, karras: bool | N
             ``flow-euler`` (rectified flows).
         steps: from 1 to the schedule's training timesteps (1000 in continuous time).
         schedule: of the model.
-        karras: noise levels of Karras et al. (2022, equation 5); None: for ``dpmpp2m``, and for ``euler`` and
-            ``heun`` in continuous time.
+        karras: noise levels of Karras et al. (2022, equation 5); None: for ``dpmpp2m``, and in continuous time for
+            all but flows.
 
     Raises:
         CalibrationError: unknown name, a number of steps that the schedule does not have, or a solver that cannot

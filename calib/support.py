@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from calib.adapters import example_time
+from calib.adapters import check_runs, example_time
 from calib.errors import ModelError
 from calib.operators import LINEAR_LAYERS, why_not
 
@@ -57,7 +57,7 @@ def survey(model: PretrainedModel) -> Support:
     reasons = {name: why_not(part) for name, part in layers.items()}
     handles = [part.register_forward_pre_hook(hook_for(name), with_kwargs=True) for name, part in layers.items()]
     try:
-        run_once(model)
+        check_runs(model, 1)
     finally:
         for handle in handles:
             handle.remove()
@@ -95,14 +95,6 @@ def check_supported(model: PretrainedModel) -> Support:
     return support
 
 
-def run_once(model: PretrainedModel) -> torch.Tensor:
-    """The denoiser's output for one sample, [1, C, H, W]."""
-    x, conditions = torch.zeros(1, *model.sample_shape), model.example_conditions(1)
-    with torch.no_grad():
-        out: torch.Tensor = model.denoiser(x, example_time(model.schedule), *conditions.values())
-    return out
-
-
 def _why_not_called_so(calls: list[object]) -> str | None:
     if not calls:
         return "never called: its weight is read without it, or not at all"
@@ -120,6 +112,8 @@ def _notes(model: PretrainedModel, layers: Mapping[str, nn.Module]) -> Iterator[
     total = sum(weight.numel() for weight in model.denoiser.parameters())
     owned = {id(weight) for layer in layers.values() for weight in layer.parameters()}
     for name, part in model.denoiser.named_modules():
+        if "Norm" in type(part).__name__:
+            continue
         for leaf, weight in part.named_parameters(recurse=False):
             if id(weight) not in owned and weight.numel() > PARAMETER_SHARE * total:
                 full = f"{name}.{leaf}" if name else leaf
