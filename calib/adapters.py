@@ -255,9 +255,22 @@ def plain_module(module: nn.Module) -> nn.Module:
     plain = plain.to(torch.float32).eval().requires_grad_(requires_grad=False)
     for part in list(plain.modules()):
         if parametrize.is_parametrized(part):
-            for weight in list(part.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(part, weight)
+            _compute_weights(part)
     return expand_attention(plain).requires_grad_(requires_grad=False)
+
+
+def _compute_weights(part: nn.Module) -> None:
+    """Make a parametrized layer a plain one with the weights it computes.
+
+    PyTorch's own ``remove_parametrizations`` changes the class, which the copy shares with the module it was made of.
+    """
+    parametrizations = part.parametrizations
+    assert isinstance(parametrizations, nn.ModuleDict)
+    weights = {name: getattr(part, name).detach().clone() for name in parametrizations}
+    del part.parametrizations
+    part.__class__ = type(part).__bases__[0]
+    for name, weight in weights.items():
+        part.register_parameter(name, nn.Parameter(weight, requires_grad=False))
 
 
 def image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
