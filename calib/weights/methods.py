@@ -110,6 +110,25 @@ class WeightMethod:
     bias: KeepBias | CorrectBias = field(default_factory=KeepBias)
 
     @property
+    def looks_at_second_moments(self) -> bool:
+        """Whether the method needs the second moments too."""
+        return isinstance(self.rounding, Gptq)
+
+    @property
     def looks_at_inputs(self) -> bool:
         """Whether the method needs ``calib.weights.moments``."""
-        return isinstance(self.rounding, Gptq) or isinstance(self.bias, CorrectBias)
+        return bool(self._lookers)
+
+    @property
+    def input_seeds(self) -> int:
+        """How many seeds' inputs serve every part of the method."""
+        return max((part.seeds for part in self._lookers), default=0)
+
+    @property
+    def input_every(self) -> int:
+        """Sampler steps from one look at the inputs to the next that serve every part of the method."""
+        return min((part.every for part in self._lookers), default=1)
+
+    @property
+    def _lookers(self) -> list[Gptq | CorrectBias]:
+        return [part for part in (self.rounding, self.bias) if isinstance(part, Gptq | CorrectBias)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,12 +10,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import nn
 
+from calib.inputs import look_at_inputs
 from calib.lattice import Kind, Operator
-from calib.noise import noise_batch
 from calib.operators import operator_of
-from calib.sampling import sample, start_generation
 
 if TYPE_CHECKING:
+    from calib.adapters import PretrainedModel
     from calib.samplers import Sampler
 
 
@@ -87,9 +86,8 @@ class InputMoments:
 
 
 def observe_moments(
-    denoiser: nn.Module,
+    model: PretrainedModel,
     sampler: Sampler,
-    shape: tuple[int, int, int],
     seeds: Sequence[int],
     *,
     names: Iterable[str],
@@ -97,12 +95,11 @@ def observe_moments(
     second: bool,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, InputMoments]:
-    """Run the float sampler and gather the named layers' moments at every ``every``-th step.
+    """Run the float sampler and gather the named layers' moments.
 
     Args:
-        denoiser: the float model.
+        model: the float model.
         sampler: what the device will run.
-        shape: (C, H, W) of a sample.
         seeds: of the starting noise; they run together.
         names: of the layers, each one that ``calib.operators.operator_of`` reads.
         every: steps from one look to the next.
@@ -110,36 +107,20 @@ def observe_moments(
         progress: called with (steps done, steps in all).
     """
     found: dict[str, InputMoments] = {}
-    looking = True
+    modules = dict(model.denoiser.named_modules())
+    names = list(names)
+    geometry = {name: operator_of(modules[name]) for name in names}
 
-    def hook_for(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
-        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            if looking:
-                _look(found, name, module, inputs[0].detach(), second=second)
+    def look(name: str, module: nn.Module, x: torch.Tensor) -> None:
+        operator, shape = geometry[name]
+        kernel = (1, 1) if operator.kind is Kind.LINEAR else (int(shape[2]), int(shape[3]))
+        one_dimensional = isinstance(module, nn.Conv1d | nn.ConvTranspose1d)
+        seen = columns(operator, x.unsqueeze(-2) if one_dimensional else x, kernel)
+        if name not in found:
+            groups, height, _ = seen.shape
+            square = torch.zeros(groups, height, height, dtype=torch.float64) if second else None
+            found[name] = InputMoments(torch.zeros(groups, height, dtype=torch.float64), square)
+        found[name].see(seen)
 
-        return hook
-
-    def step_done(i: int, _: torch.Tensor) -> None:
-        nonlocal looking
-        looking = (i + 1) % every == 0
-        if progress is not None:
-            progress(i + 1, sampler.steps)
-
-    modules = dict(denoiser.named_modules())
-    with ExitStack() as hooks:
-        for name in names:
-            hooks.callback(modules[name].register_forward_pre_hook(hook_for(name)).remove)
-        sample(denoiser, sampler, start_generation(sampler, noise_batch(seeds, shape)), on_step=step_done)
+    look_at_inputs(model, sampler, seeds, look, names=names, every=every, progress=progress)
     return found
-
-
-def _look(found: dict[str, InputMoments], name: str, module: nn.Module, x: torch.Tensor, *, second: bool) -> None:
-    operator, shape = operator_of(module)
-    one_dimensional = isinstance(module, nn.Conv1d | nn.ConvTranspose1d)
-    kernel = (1, 1) if operator.kind is Kind.LINEAR else (int(shape[2]), int(shape[3]))
-    seen = columns(operator, x.unsqueeze(-2) if one_dimensional else x, kernel)
-    if name not in found:
-        groups, height, _ = seen.shape
-        square = torch.zeros(groups, height, height, dtype=torch.float64) if second else None
-        found[name] = InputMoments(torch.zeros(groups, height, dtype=torch.float64), square)
-    found[name].see(seen)
