@@ -14,6 +14,11 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__d
 AsJson = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
 
 
+@app.callback()
+def bench() -> None:
+    """Measure the engine and its rivals, side by side."""
+
+
 @app.command("count", context_settings={"ignore_unknown_options": True})
 @reports_errors
 def count_command(
