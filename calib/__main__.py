@@ -23,12 +23,15 @@ from calib.options import (
     console,
     load,
 )
+from calib.planner.command import plan_command, stability_command
 from calib.samplers import build_sampler
 from calib.storage import save_calibration
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 app.command("evaluate")(evaluate_command)
 app.command("report")(report_command)
+app.command("plan")(plan_command)
+app.command("stability")(stability_command)
 
 
 @app.command("calibrate")

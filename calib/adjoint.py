@@ -126,7 +126,7 @@ def sweep(
     """
     steps = sampler.steps
     with torch.no_grad():
-        run = _forwards(model, sampler, seeds, layers, points, progress)
+        run = _forwards(model, sampler, seeds, layers=layers, points=points, progress=progress)
     count = run.images[0].numel()
     result = Sweep(
         run.images,
@@ -165,6 +165,7 @@ def _forwards(
     model: PretrainedModel,
     sampler: Sampler,
     seeds: Sequence[int],
+    *,
     layers: Sequence[str],
     points: Sequence[str],
     progress: Callable[[int, int], None] | None,

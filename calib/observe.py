@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -95,6 +95,8 @@ def observe(
     *,
     batch: int = 4,
     progress: Callable[[int, int], None] | None = None,
+    denoiser: nn.Module | None = None,
+    live: Mapping[str, Collection[int]] | None = None,
 ) -> dict[str, LayerObservation]:
     """Run the float sampler once for each seed and watch layers.
 
@@ -105,6 +107,8 @@ def observe(
         seeds: of the starting noise.
         batch: seeds that run together.
         progress: called with (steps done, steps in all).
+        denoiser: what to run in the place of the model's, such as one that reuses blocks; it calls the same layers.
+        live: by layer name, the steps to look at; changes are then from one of these to the next. None = all.
 
     Returns:
         By layer name.
@@ -115,14 +119,15 @@ def observe(
         some = seeds[first : first + batch]
         x = start_generation(sampler, noise_batch(some, model.sample_shape))
         conditions = model.example_conditions(len(some), first)
-        with _watch(model.denoiser, names, observations, sampler.steps, len(some)) as advance:
+        with _watch(model.denoiser, names, observations, steps=sampler.steps, samples=len(some), live=live) as advance:
 
             def step_done(i: int, _: torch.Tensor, *, before: int = done) -> None:
                 advance(i + 1)
                 if progress is not None:
                     progress(before + i + 1, total)
 
-            sample(model.denoiser, sampler, x, on_step=step_done, seeds=some, conditions=conditions)
+            run = denoiser if denoiser is not None else model.denoiser
+            sample(run, sampler, x, on_step=step_done, seeds=some, conditions=conditions)
         done += sampler.steps
         for observation in observations.values():
             observation.forget_previous()
@@ -131,7 +136,13 @@ def observe(
 
 @contextmanager
 def _watch(
-    denoiser: nn.Module, names: Sequence[str], observations: dict[str, LayerObservation], steps: int, samples: int
+    denoiser: nn.Module,
+    names: Sequence[str],
+    observations: dict[str, LayerObservation],
+    *,
+    steps: int,
+    samples: int,
+    live: Mapping[str, Collection[int]] | None,
 ) -> Iterator[Callable[[int], None]]:
     """Hooks on the named layers while the context lives; gives the function that sets the step to record."""
     current = 0
@@ -142,6 +153,8 @@ def _watch(
 
     def hook_for(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
         def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            if live is not None and current not in live[name]:
+                return
             observation = observations.setdefault(name, LayerObservation.empty(steps))
             observation.macs = macs_of(module, inputs[0], output, samples)
             observation.see(current, inputs[0].detach())

@@ -149,7 +149,7 @@ def analyze(
 
 
 def psnr_of(square_error: float) -> float:
-    """dB of a mean square error; infinite for none."""
+    """PSNR (dB) of a mean square error; infinite for none."""
     return 10 * math.log10(PEAK**2 / square_error) if square_error > 0 else math.inf
 
 

@@ -62,23 +62,23 @@ class _Idle:
     layers: frozenset[str]
 
 
-def find_regions(model: PretrainedModel, macs: Mapping[str, int]) -> tuple[Region, ...]:
+def find_regions(model: PretrainedModel, work: Mapping[str, float]) -> tuple[Region, ...]:
     """The nested regions of a model, the smallest first; none where it has no such structure.
 
     Args:
         model: the float model.
-        macs: multiply-accumulates by layer name, of every linear layer that counts.
+        work: of one pass, in any unit, by the name of each linear layer that counts.
     """
-    total = max(1, sum(macs.values()))
+    total = sum(work.values())
     candidates = []
-    for name in _candidates(model, macs):
-        region = _region(model, (name,), macs, total)
+    for name in _candidates(model, work):
+        region = _region(model, (name,), work, total)
         if region is not None and region.saving >= LEAST_SAVING:
             candidates.append(region)
     chain = _spaced(_longest_chain(candidates))
     if chain and chain[-1].saving >= WORTHWHILE:
         return tuple(region for region in chain if region.saving >= APART)
-    return _runs(model, _outermost(candidates), macs, total)
+    return _runs(model, _outermost(candidates), work, total)
 
 
 def idle_layers(model: PretrainedModel, points: Sequence[str], layers: Sequence[str]) -> frozenset[str]:
@@ -86,18 +86,18 @@ def idle_layers(model: PretrainedModel, points: Sequence[str], layers: Sequence[
     return _look(model, points, layers).layers
 
 
-def _region(model: PretrainedModel, points: tuple[str, ...], macs: Mapping[str, int], total: int) -> Region | None:
+def _region(model: PretrainedModel, points: tuple[str, ...], work: Mapping[str, float], total: float) -> Region | None:
     """The region of some points, or None where the output would no longer depend on the sample."""
-    idle = _look(model, points, list(macs))
+    idle = _look(model, points, list(work))
     if not idle.sample_counts:
         return None
-    return Region(points, idle.layers, sum(macs[name] for name in idle.layers) / total)
+    return Region(points, idle.layers, sum(work[name] for name in idle.layers) / total)
 
 
-def _candidates(model: PretrainedModel, macs: Mapping[str, int]) -> list[str]:
+def _candidates(model: PretrainedModel, work: Mapping[str, float]) -> list[str]:
     """Modules that hold enough work, run once and return one float tensor, in the order in which they finish."""
     calls: dict[str, list[object]] = {}
-    total = sum(macs.values())
+    total = sum(work.values())
 
     def hook_for(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, __: object, output: object) -> None:
@@ -107,9 +107,9 @@ def _candidates(model: PretrainedModel, macs: Mapping[str, int]) -> list[str]:
 
     modules = dict(model.denoiser.named_modules())
     inside = {
-        name: sum(work for layer, work in macs.items() if layer.startswith(f"{name}.")) for name in modules if name
+        name: sum(share for layer, share in work.items() if layer.startswith(f"{name}.")) for name in modules if name
     }
-    names = [name for name, work in inside.items() if work >= LEAST_SAVING / 4 * total and name not in macs]
+    names = [name for name, share in inside.items() if share >= LEAST_SAVING / 4 * total and name not in work]
     handles = [modules[name].register_forward_hook(hook_for(name)) for name in names]
     try:
         with torch.no_grad():
@@ -194,13 +194,16 @@ def _outermost(regions: Sequence[Region]) -> list[Region]:
     return kept
 
 
-def _runs(model: PretrainedModel, branches: list[Region], macs: Mapping[str, int], total: int) -> tuple[Region, ...]:
+def _runs(
+    model: PretrainedModel, branches: list[Region], work: Mapping[str, float], total: float
+) -> tuple[Region, ...]:
     """Nested runs of consecutive branches around the middle."""
-    count, found = len(branches), []
+    count = len(branches)
+    found: list[Region] = []
     for edge in (count // 4, count // 8, 1):
         run = branches[edge : count - edge]
         points = tuple(point for branch in run for point in branch.points)
-        region = _region(model, points, macs, total) if run else None
+        region = _region(model, points, work, total) if run else None
         if region is None or region.saving < WORTHWHILE:
             continue
         if not found or found[-1].idle < region.idle:
