@@ -9,7 +9,7 @@ from typing import Final
 
 from firmware_bridge import limits
 from firmware_bridge.errors import RemoteProtocolError
-from firmware_bridge.wire.messages import PROTOCOL
+from firmware_bridge.wire.version import PROTOCOL
 
 _HEADER: Final = struct.Struct("<BBHQIII")
 HEADER_BYTES: Final = _HEADER.size

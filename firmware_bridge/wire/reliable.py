@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from firmware_bridge import limits
 from firmware_bridge.errors import LocalProtocolError, RemoteProtocolError
 from firmware_bridge.wire import packet as packets
-from firmware_bridge.wire.messages import PROTOCOL
 from firmware_bridge.wire.packet import Kind, OtherVersion, Packet
+from firmware_bridge.wire.version import PROTOCOL
 from firmware_bridge.wire.window import ReceiveWindow, SendWindow
 
 

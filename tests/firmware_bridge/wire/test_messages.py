@@ -11,6 +11,7 @@ from firmware_bridge import limits
 from firmware_bridge.errors import LocalProtocolError, RemoteProtocolError, UnknownMessage
 from firmware_bridge.wire import fields
 from firmware_bridge.wire import messages as m
+from firmware_bridge.wire.messages import codec
 
 DIGEST = bytes(range(32))
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
@@ -45,7 +46,7 @@ def strategy(check: object) -> st.SearchStrategy[object]:  # noqa: PLR0911  one 
 def any_message() -> st.SearchStrategy[m.Message]:
     return st.one_of(
         *(
-            st.builds(kind, **{name: strategy(check) for name, check in m._CHECKS[kind].items()})
+            st.builds(kind, **{name: strategy(check) for name, check in codec.CHECKS[kind].items()})
             for kind in m.BY_CODE.values()
         )
     )
@@ -69,7 +70,7 @@ def test_golden_bytes_by_hand() -> None:
 
 
 def test_type_numbers_are_unique() -> None:
-    kinds = m._CLASSES
+    kinds = codec.CLASSES
     assert len({kind.code for kind in kinds}) == len(kinds)
 
 

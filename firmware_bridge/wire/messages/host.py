@@ -1,0 +1,111 @@
+"""What a host says: requests, and the bytes that belong to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from firmware_bridge import limits
+from firmware_bridge.wire.fields import Blob, Many, Text, UInt
+from firmware_bridge.wire.messages.fieldtypes import (
+    BlobOffset,
+    Chunk,
+    Code,
+    Digest,
+    Flat,
+    JobId,
+    Name,
+    PayloadSize,
+    Request,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Host: the first message of a session. `protocol` is the host's; the device answers `HelloReply` or `Refused`."""
+
+    code: ClassVar[int] = 1
+    request: Request
+    protocol: Code
+    agent: Name
+    capabilities: Annotated[tuple[str, ...], Many(Text(limits.MAX_NAME), limits.MAX_CAPABILITIES)]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryBlobs:
+    """Host: which of these SHA-256 digests does the device hold, complete? Answer: `BlobsReply`."""
+
+    code: ClassVar[int] = 2
+    request: Request
+    digests: Annotated[tuple[bytes, ...], Many(Blob(32, 32), limits.MAX_QUERY)]
+
+
+@dataclass(frozen=True, slots=True)
+class BeginUpload:
+    """Host: a blob of `size` bytes follows. Answer: `UploadReady(offset)`, or `BlobStored` at once, or `Refused`."""
+
+    code: ClassVar[int] = 3
+    request: Request
+    digest: Digest
+    size: Annotated[int, UInt(limits.MAX_BLOB, 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class BlobChunk:
+    """Host: bytes [offset, offset + len(data)) of the blob announced under `request`. Not answered one by one."""
+
+    code: ClassVar[int] = 4
+    request: Request
+    offset: BlobOffset
+    data: Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Activate:
+    """Host: verify, self-test and make this bundle the active one. Answer: `ActivationProgress`..., `Activated`."""
+
+    code: ClassVar[int] = 5
+    request: Request
+    bundle_id: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Host: a job; `payload_size` bytes follow in `JobPayload`. Answer once they are there: `Done` or `Refused`."""
+
+    code: ClassVar[int] = 6
+    request: Request
+    job_id: JobId
+    kind: Name
+    params: Flat
+    payload_size: PayloadSize
+
+
+@dataclass(frozen=True, slots=True)
+class JobPayload:
+    """Host: the next bytes of a submitted job's payload."""
+
+    code: ClassVar[int] = 7
+    request: Request
+    offset: PayloadSize
+    data: Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Host: stop a job. Answer: `Done`, also for a job that has ended; the job ends in `JobFailure(CANCELLED)`."""
+
+    code: ClassVar[int] = 8
+    request: Request
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Host: the job's result or failure has arrived whole; the device may forget it. Not answered."""
+
+    code: ClassVar[int] = 9
+    job_id: JobId
+
+
+HostMessage = Hello | QueryBlobs | BeginUpload | BlobChunk | Activate | Submit | JobPayload | Cancel | Taken
