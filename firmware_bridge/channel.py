@@ -20,7 +20,8 @@ from firmware_bridge.link.base import Link
 from firmware_bridge.link.pump import read_all, write_all
 from firmware_bridge.wire import messages
 from firmware_bridge.wire.connection import Connection, Received, Unreadable
-from firmware_bridge.wire.reliable import Ending, Lost, Opened, Role
+from firmware_bridge.wire.session import Lost, Opened
+from firmware_bridge.wire.states import Ending, Role
 
 _LOOK: Final = 0.25
 """Seconds after which a waiting caller looks whether there was progress (and Ctrl-C gets through)."""

@@ -20,7 +20,8 @@ from firmware_bridge.transfer import Receiver, clip, refusal
 from firmware_bridge.wire import messages
 from firmware_bridge.wire.connection import Connection, Received, Unreadable
 from firmware_bridge.wire.messages import RefusalCode
-from firmware_bridge.wire.reliable import Lost, Opened, Role, random_epoch
+from firmware_bridge.wire.session import Lost, Opened, random_epoch
+from firmware_bridge.wire.states import Role
 
 _RESERVED: Final = 4
 """Room kept for answers to requests, which handlers' events may not take."""
