@@ -75,6 +75,12 @@ class Connection:
         """Messages that `send` takes now; 0 without a session."""
         return self.session.room
 
+    def link_lost(self) -> None:
+        """The line is gone: so are the session, the frame that was being read and the one being written."""
+        self.session.link_lost()
+        self._decoder = frame.FrameDecoder()
+        self._writing = memoryview(b"")
+
     def send(self, message: messages.Message) -> None:
         """Queue a message. LocalProtocolError: no session, no room, or the message is not allowed."""
         self.session.send(messages.encode(message))

@@ -116,6 +116,10 @@ class Session:
             self._control.append(Packet(Kind.CLOSE, self._session))
         self.state = State.IDLE
 
+    def abandon(self) -> None:
+        """Host: try no longer to open a session."""
+        self.state = State.IDLE
+
     def link_lost(self) -> None:
         """The line under the session is gone: so is the session."""
         if self.state is not State.IDLE:

@@ -64,7 +64,7 @@ class ReceiveWindow:
         return ready
 
     def acknowledgement(self) -> tuple[int, tuple[Range, ...]]:
-        """(byte expected next modulo 2**32, what is here after it): the lowest ranges and, where not all fit, the newest.
+        """(byte expected next modulo 2**32, what is here after it): the lowest ranges; if not all fit, the newest too.
 
         Where as many as fit are told, all up to the last but one are, without a gap in the telling.
         """

@@ -15,7 +15,9 @@ def test_states_that_a_role_does_not_have_are_never_reached() -> None:
         role is Role.DEVICE and State.OPENING in (state, target)
         for (role, state, _), (target, _) in TRANSITIONS.items()
     )
-    states = {each for (role, state, _), (target, _) in TRANSITIONS.items() if role is Role.DEVICE for each in (state, target)}
+    states = {
+        each for (role, state, _), (target, _) in TRANSITIONS.items() if role is Role.DEVICE for each in (state, target)
+    }
     assert State.OPENING not in states
     reached = {(role, target) for (role, _, _), (target, _) in TRANSITIONS.items()}
     assert {(Role.HOST, State.OPEN), (Role.HOST, State.IDLE), (Role.DEVICE, State.OPEN)} <= reached
