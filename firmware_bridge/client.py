@@ -205,6 +205,35 @@ class Client:
         while (event := self._next_event(job_ids, timeout)) is not None:
             yield event
 
+    def poll_event(self, timeout: float) -> JobEvent | None:
+        """The next event of any job, or None when none came in time. The device keeps a job's end until `taken`.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            LinkError: the link is lost for good, or no session could be had since the last call.
+        """
+        found: list[JobEvent] = []
+        with self._channel.changed:
+            outages = self._endpoint.outages
+
+        def ready() -> bool:
+            event = self._endpoint.take_event(None)
+            if event is not None:
+                found.append(event)
+            return bool(found) or self._endpoint.outages != outages
+
+        if self._channel.wait_until(ready, timeout) and not found and self._endpoint.outage is not None:
+            raise self._endpoint.outage
+        return found[0] if found else None
+
+    def taken(self, job_id: str) -> None:
+        """The caller has the end of a job from `poll_event`, safely: the device need not keep it."""
+        with self._channel.changed, contextlib.suppress(LocalProtocolError):  # else it keeps it until it needs the room
+            self._endpoint.taken(job_id)
+            self._channel.rouse()
+
     def run(
         self, job: JobRequest, on_progress: Callable[[Progress], None] | None = None, *, timeout: float = 600.0
     ) -> Result:
@@ -292,9 +321,7 @@ class Client:
             raise LinkError(f"waited {timeout:g} s for a job's next step", where=self._channel.where)
         if found:
             if not isinstance(found[0], Progress):
-                with self._channel.changed, contextlib.suppress(LocalProtocolError):
-                    self._endpoint.taken(found[0].job_id)  # the device keeps it until it needs the room
-                    self._channel.rouse()
+                self.taken(found[0].job_id)
             return found[0]
         if self._endpoint.outages != outages and self._endpoint.outage is not None:
             raise self._endpoint.outage
