@@ -261,10 +261,15 @@ class Client:
 
     # ------------------------------------------------------------------ leaving
 
-    def close(self) -> None:
-        """Cancel what has not ended, say good-bye, close the link. Takes about a second at most; twice is fine."""
+    def close(self, *, cancel: bool = True) -> None:
+        """Say good-bye and close the link. Takes about a second at most; twice is fine.
+
+        Args:
+            cancel: stop the jobs that have not ended; else they go on, and whoever submits them again gets their ends.
+        """
         with self._channel.changed:
-            if self._endpoint.connection.is_open:  # else nobody is left to tell: the device decides over orphans
+            # Where no session is open nobody is left to tell: the device decides over orphans.
+            if cancel and self._endpoint.connection.is_open:
                 for job_id in self._endpoint.tracker.in_flight():
                     self._tell_cancel(job_id)
         self._channel.close()
