@@ -266,6 +266,10 @@ class JobQueue:
             ).fetchall()
         return [DeviceRecord(*row) for row in rows]
 
+    def age(self, seen: float) -> float:
+        """Seconds since a device was seen."""
+        return self._clock() - seen
+
     def wait(self, timeout: float) -> bool:
         """Wait until somebody, in this process or another, has changed the queue. Whether somebody has."""
         until = time.monotonic() + timeout

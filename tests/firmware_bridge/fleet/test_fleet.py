@@ -74,7 +74,7 @@ def test_a_slow_and_a_dead_device_do_not_slow_the_others(tmp_path: Path) -> None
         queue.add(jobs := echo(40))
         ended: list[str] = []
 
-        def watch(info: object, event: JobEvent) -> None:
+        def watch(_info: object, event: JobEvent) -> None:
             if isinstance(event, Result):
                 ended.append(event.job_id)
 
@@ -113,7 +113,7 @@ def test_a_host_that_restarts_asks_for_what_it_had_and_nothing_runs_twice(tmp_pa
         for _ in range(3):
             begun = threading.Event()
 
-            def watch(info: object, event: JobEvent, seen: threading.Event = begun) -> None:
+            def watch(_info: object, event: JobEvent, seen: threading.Event = begun) -> None:
                 if isinstance(event, Progress):
                     seen.set()
 
@@ -138,9 +138,13 @@ def test_the_same_device_on_two_ports_is_served_once(tmp_path: Path) -> None:
 
 
 def test_a_queue_is_served_by_one_process(tmp_path: Path) -> None:
-    with JobQueue(tmp_path / "q.db") as queue, Fleet(queue, []):
-        with pytest.raises(QueueFault, match="another process"), Fleet(queue, []):
-            pass
+    with (
+        JobQueue(tmp_path / "q.db") as queue,
+        Fleet(queue, []),
+        pytest.raises(QueueFault, match="another process"),
+        Fleet(queue, []),
+    ):
+        pass
     with JobQueue(tmp_path / "q.db") as queue, Fleet(queue, []):
         assert queue.counts()[State.WAITING] == 0
 
