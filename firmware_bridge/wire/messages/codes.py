@@ -20,6 +20,8 @@ class RefusalCode(enum.IntEnum):
     NO_ACTIVE_BUNDLE = 10
     BAD_INPUT = 11
     OFFSET = 12
+    UNTRUSTED = 13
+    DOWNGRADE = 14
 
 
 class FailureCode(enum.IntEnum):
@@ -33,3 +35,4 @@ class FailureCode(enum.IntEnum):
     NOT_FINITE = 6
     BUNDLE_CHANGED = 7
     LOST = 8
+    DEADLINE = 9

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from firmware_bridge import limits
-from firmware_bridge.wire.fields import Blob, Many, Maybe, Text, Tree
+from firmware_bridge.wire.fields import Blob, Flag, Many, Maybe, Text, Tree
 from firmware_bridge.wire.messages.fieldtypes import (
     BlobOffset,
     Chunk,
@@ -67,7 +67,7 @@ class BlobsReply:
 
 @dataclass(frozen=True, slots=True)
 class UploadReady:
-    """Device: send the blob from this offset on; before it, the device has the bytes."""
+    """Device: send the blob's list of chunks from this offset on; before it, the device has the bytes."""
 
     code: ClassVar[int] = 34
     request: Request
@@ -173,6 +173,24 @@ class DeviceLog:
     text: Words
 
 
-Reply = HelloReply | BlobsReply | UploadReady | BlobStored | Done | Refused | ActivationProgress | Activated
+@dataclass(frozen=True, slots=True)
+class ChunksWanted:
+    """Device: which chunks of the announced blob it lacks, in one message or more; `is_last` ends them.
+
+    Attributes:
+        first: number of the chunk that the bitmap begins with.
+        bitmap: bit n % 8 of byte n // 8 is set if chunk `first` + n is wanted.
+    """
+
+    code: ClassVar[int] = 45
+    request: Request
+    first: Step
+    bitmap: Chunk
+    is_last: Annotated[bool, Flag()]
+
+
+Reply = (
+    HelloReply | BlobsReply | UploadReady | BlobStored | Done | Refused | ActivationProgress | Activated | ChunksWanted
+)
 Event = JobProgress | JobResult | ResultPayload | JobFailure | DeviceLog
 DeviceMessage = Reply | Event
