@@ -6,11 +6,13 @@
 
 from boards.errors import BoardError, KitError
 from boards.load import list_boards, load_board
-from boards.model import Board, Cpu, Emulator, Link, Memory, Storage, UsbId
+from boards.model import MACS_ALONE, Board, Cost, Cpu, Emulator, Link, Memory, Storage, UsbId
 
 __all__ = [
+    "MACS_ALONE",
     "Board",
     "BoardError",
+    "Cost",
     "Cpu",
     "Emulator",
     "KitError",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from boards.schema import Pattern, Range, Size
+from boards.schema import Between, Pattern, Range, Size
 
 Arch = Literal["aarch64", "x86_64", "native"]
 Isa = Literal["neon", "dotprod", "fp16", "i8mm", "atomics", "crc32", "avx2", "avx512vnni"]
@@ -17,6 +17,7 @@ LinkKind = Literal["uart", "usb"]
 
 Name = Annotated[str, Pattern(r"[a-z0-9][a-z0-9_-]{0,31}", "lower-case letters, digits, '-' and '_'")]
 Text = Annotated[str, Pattern(r"[^\x00-\x1f]{1,120}", "1 to 120 printable characters")]
+Rate = Annotated[float, Between(0, 1e9)]
 UsbNumber = Annotated[int, Range(0, 0xFFFF)]
 
 
@@ -79,6 +80,35 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What a modulated layer costs with the board's kernels, in executed instructions (of any class).
+
+    ``python -m tests.bench fit`` measures layers of many shapes under emulation and fits the four numbers:
+    ``per_mac`` and ``per_input`` count once a pass, ``per_output`` and ``per_call`` once a step.
+    """
+
+    per_mac: Rate
+    per_input: Rate
+    per_output: Rate
+    per_call: Rate
+
+    def layer(self, macs: int, inputs: int, outputs: int, passes: int) -> float:
+        """Instructions of one layer in one step.
+
+        Args:
+            macs: multiply-accumulates of one pass.
+            inputs: elements of the layer's input.
+            outputs: elements of its output.
+            passes: main and residual ones; 0 = the output is made from the state alone.
+        """
+        return passes * (self.per_mac * macs + self.per_input * inputs) + self.per_output * outputs + self.per_call
+
+
+MACS_ALONE = Cost(per_mac=1.0, per_input=0.0, per_output=0.0, per_call=0.0)
+"""For a board whose file has no measured cost: a layer costs its multiply-accumulates."""
+
+
+@dataclass(frozen=True, slots=True)
 class Emulator:
     """How the engine of a virtual board is run: ``<program> -cpu <cpu> -L <sysroot>``."""
 
@@ -99,3 +129,4 @@ class Board:
     link: Link
     storage: Storage
     emulator: Emulator | None = field(default=None)
+    cost: Cost = field(default=MACS_ALONE)

@@ -2,7 +2,7 @@
 
 A small validator of our own, because the device imports it: pydantic takes longer to import on a
 Raspberry Pi than the whole supervisor takes to start. It knows only what board files need: nested
-dataclasses, tuples, Literal choices, str and int, and the three constraints below.
+dataclasses, tuples, Literal choices, str, int and float, and the four constraints below.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from boards.errors import BoardError
 
 T = TypeVar("T")
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_TOML_NAMES = {str: "text", int: "an integer", list: "a list", dict: "a table", bool: "true or false", float: "a float"}
+_TOML_NAMES = {
+    str: "text",
+    int: "an integer",
+    list: "a list",
+    dict: "a table",
+    bool: "true or false",
+    float: "a number",
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,14 @@ class Range:
 
     low: int
     high: int
+
+
+@dataclass(frozen=True)
+class Between:
+    """A number from ``low`` to ``high``, both allowed; TOML's integers are numbers, too."""
+
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -102,6 +117,8 @@ def _constrained(hint: Any, value: object, file: str, key: str) -> Any:  # noqa:
     base, *constraints = typing.get_args(hint)
     if any(isinstance(c, Size) for c in constraints):
         return _size(value, file, key)
+    if base is float and type(value) is int:
+        value = float(value)
     if type(value) is not base:
         raise _wrong(value, _describe(hint), file, key)
     for constraint in constraints:
@@ -120,6 +137,9 @@ def _check(constraint: object, value: Any, file: str, key: str) -> None:  # noqa
     if isinstance(constraint, Range) and not constraint.low <= value <= constraint.high:
         mend = f"allowed: {constraint.low:_} to {constraint.high:_}"
         raise BoardError(f"{value:_} is out of range", where=_place(file, key), mend=mend)
+    if isinstance(constraint, Between) and not constraint.low <= value <= constraint.high:
+        mend = f"allowed: {constraint.low:g} to {constraint.high:g}"
+        raise BoardError(f"{value} is out of range", where=_place(file, key), mend=mend)
     if isinstance(constraint, Pattern) and not re.fullmatch(constraint.expression, value):
         raise BoardError(
             f"{value!r} is not allowed here", where=_place(file, key), mend=f"it takes {constraint.meaning}"
@@ -155,6 +175,8 @@ def _describe(hint: Any) -> str:  # noqa: ANN401
 def _describe_constraint(constraint: object) -> str:
     if isinstance(constraint, Range):
         return f"an integer from {constraint.low:_} to {constraint.high:_}"
+    if isinstance(constraint, Between):
+        return f"a number from {constraint.low:g} to {constraint.high:g}"
     if isinstance(constraint, Pattern):
         return constraint.meaning
     return _describe_size() if isinstance(constraint, Size) else ""

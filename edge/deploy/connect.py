@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from edge.errors import UsageError
 from edge.virtual import virtual_board
 from firmware_bridge.client import Client
-from firmware_bridge.errors import PortError
 from firmware_bridge.link.discover import candidates, resolve
+from firmware_bridge.link.serial import open_port
 
 if TYPE_CHECKING:
     from boards import Board
@@ -19,19 +19,17 @@ if TYPE_CHECKING:
     from edge.deploy.options import DeployOptions
 
 
-def choose_port(options: DeployOptions) -> str | None:
-    """The port to open, or None for a virtual board; decided before the long work.
+def choose_port(options: DeployOptions, board: Board) -> str | None:
+    """The port to open, or None for a virtual board; decided, and opened once, before the long work.
 
     Raises:
-        PortError: the named port is not there; "auto" finds none; several could be meant.
+        PortError: the named port is not there or taken; "auto" finds none; several could be meant.
     """
     if options.virtual or (options.port is None and not candidates()):
         return None
     port = resolve(options.port or "auto")
-    if "://" not in port and not Path(port).exists():
-        raise PortError(
-            "there is no such port", where=f"--port {port}", mend="python -m firmware_bridge ports lists them"
-        )
+    if "://" not in port:
+        open_port(port, board.link.baud).close()
     return port
 
 

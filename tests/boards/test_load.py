@@ -116,6 +116,10 @@ def test_a_file_in_the_folder_bears_its_own_name(tmp_path: Path, monkeypatch: py
         ("[storage]", "[storag]", "storag", "did you mean 'storage'?"),
         ("[storage]", "[storage.x]", "storage.x", "unknown key"),
         ('sysroot = "/usr', 'sysroot = "usr', "emulator.sysroot", "an absolute path"),
+        ("per_mac = ", "per_mac = nan #", "cost.per_mac", "allowed: 0 to 1e+09"),
+        ("per_mac = ", "per_mac = -1 #", "cost.per_mac", "out of range"),
+        ("per_mac = ", "per_mac = true #", "cost.per_mac", "it takes a number from 0"),
+        ("per_call = ", "#", "cost.per_call", "the key is missing"),
     ],
 )
 def test_errors_name_file_key_and_what_is_allowed(tmp_path: Path, old: str, new: str, key: str, told: str) -> None:
@@ -146,3 +150,15 @@ def test_a_path_that_is_missing_is_named(tmp_path: Path) -> None:
 def test_a_size_may_be_a_number(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD.replace('"512 MiB"', "1_000_000"))
     assert load_board(path).memory.state_budget_bytes == 1_000_000
+
+
+def test_a_board_without_cost_counts_macs(tmp_path: Path) -> None:
+    board = load_board(written(tmp_path, GOOD.partition("[cost]")[0]))
+    assert board.cost.layer(macs=12_345, inputs=7, outputs=9, passes=2) == 2 * 12_345
+
+
+def test_cost_of_a_layer(tmp_path: Path) -> None:
+    numbers = "[cost]\nper_mac = 0.5\nper_input = 2\nper_output = 3.0\nper_call = 100\n"
+    cost = load_board(written(tmp_path, GOOD.partition("[cost]")[0] + numbers)).cost
+    assert cost.layer(macs=1000, inputs=10, outputs=20, passes=0) == 3 * 20 + 100
+    assert cost.layer(macs=1000, inputs=10, outputs=20, passes=2) == 2 * (500 + 20) + 3 * 20 + 100
