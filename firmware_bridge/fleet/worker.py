@@ -133,11 +133,14 @@ class Worker:
             self._held.add(job.job_id)
 
     def _put_off(self, job: JobRequest, refused: DeviceRefused) -> None:
-        """The device does not take the job now: it is everybody's again, and this device rests for a moment."""
+        """The device does not take the job now: it is everybody's again.
+
+        A device that has jobs gets its next one when one of them ends; one that has none rests for a moment.
+        """
         self._queue.give_back(self._id, [job.job_id])
         self._most = max(1, len(self._held))
-        self._paused_until = self._clock() + _REST
         if not self._held:
+            self._paused_until = self._clock() + _REST
             log.warning("%s on %s takes no jobs: %s", self._id, self.port, refused.what)
 
     def _take(self, event: JobEvent | None) -> None:
