@@ -47,7 +47,7 @@ class Packet:
         session: host's epoch << 32 | device's epoch.
         offset: of a DATA packet's first byte in the sender's stream, modulo 2**32; the number of a PING.
         acknowledged: the byte that the sender expects next, modulo 2**32: everything before it has arrived.
-        ranges: what has arrived after it, counted from `acknowledged`; at most limits.MAX_RANGES.
+        ranges: what has arrived after it, counted from `acknowledged`, in order; at most limits.MAX_RANGES.
         credit: bytes from `acknowledged` on that the sender has room for.
         body: the bytes of a DATA packet; empty in others.
     """

@@ -71,7 +71,7 @@ class ReceiveWindow:
         told = self._ranges[: limits.MAX_RANGES]
         if len(self._ranges) > limits.MAX_RANGES:
             newest = [each for each in self._ranges if each[0] <= self._newest < each[1]]
-            told = [*told[:-1], *(newest if newest[0] not in told[:-1] else told[-1:])]
+            told = told if not newest or newest[0] in told else [*told[:-1], *newest]
         base = self._expected
         return base % MODULUS, tuple((start - base, end - base) for start, end in told)
 

@@ -15,10 +15,13 @@ class RoundTrip:
         self._smooth: float | None = None
         self._variation = 0.0
         self._backoff = 1
+        self.least = 0.0
+        """The shortest round trip seen, 0 before the first."""
 
     def sample(self, seconds: float) -> None:
         """A packet sent once was acknowledged after this time (Karn: one sent twice tells nothing)."""
         self._backoff = 1
+        self.least = seconds if self._smooth is None else min(self.least, seconds)
         if self._smooth is None:
             self._smooth, self._variation = seconds, seconds / 2
             return
@@ -68,6 +71,10 @@ class FrameSize:
             self._bytes = min(self._bytes, self._MEMORY / 4)
         self._fade(length)
         self._losses += 1.0
+
+    def forgive(self) -> None:
+        """What was taken for lost has arrived after all."""
+        self._losses = max(0.0, self._losses - 1.0)
 
     def best(self) -> int:
         """Bytes of the stream that the next DATA packet should carry."""

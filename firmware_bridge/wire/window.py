@@ -9,6 +9,7 @@ seconds of any monotonic clock.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from firmware_bridge.wire.stream import MODULUS, near, pack
 from firmware_bridge.wire.timing import FrameSize, RoundTrip
 
 _REORDERING: Final = 3
+_MOST_REORDERING: Final = 256
+_NEVER: Final = float("inf")
 
 
 @dataclass(slots=True)
@@ -33,6 +36,12 @@ class _Flight:
     order: int = 0
     attempts: int = 0
     lost: bool = False
+    by_order: bool = False  # it was last given up because later ones had arrived
+    soonest: float = 0.0  # no answer to its last sending can come before this
+
+    def is_mistaken(self, now: float) -> bool:
+        """Whether what arrived by now was an earlier sending, which had been given up."""
+        return self.lost or (self.attempts > 1 and now < self.soonest)
 
 
 class SendWindow:
@@ -47,9 +56,12 @@ class SendWindow:
         self._queue: deque[bytes] = deque()
         self._data = bytearray()  # the stream from the base on, as far as it is sent, and a little ahead
         self._flight: dict[int, _Flight] = {}
+        self._lost: set[int] = set()  # starts of those given up
+        self._earliest = _NEVER  # no deadline in flight is before this
         self._base = 0  # what the peer expects next
         self._next = 0
         self._limit = limits.WINDOW  # first byte that the peer has no room for
+        self._reordering = _REORDERING  # packets by which one may be overtaken and still arrive
         self._told = float("inf")  # below it, the last acknowledgement told everything
         self._orders = 0
         self._outstanding = 0  # bytes in flight, those given up as lost not counted
@@ -121,9 +133,8 @@ class SendWindow:
 
     def next(self, now: float) -> tuple[int, bytes] | None:
         """The next DATA packet to send, (offset modulo 2**32, bytes); what is lost goes first."""
-        lost = min((flight.start for flight in self._flight.values() if flight.lost), default=None)
-        if lost is not None:
-            return self._launch_again(self._flight[lost], now)
+        if self._lost:
+            return self._launch_again(self._flight[min(self._lost)], now)
         size = min(self.frame_size.best(), self._base + limits.WINDOW - self._next, self._limit - self._next)
         ready = self._base + len(self._data) - self._next
         while ready < size and self._queue:
@@ -144,43 +155,60 @@ class SendWindow:
         if not self._base <= base <= self._next:
             return
         self._limit = max(self._limit, base + min(credit, limits.WINDOW))
-        del self._data[: base - self._base]
-        self._base = base
-        here = [(base + start, base + end) for start, end in ranges]
+        moved, here = base > self._base, [(base + start, base + end) for start, end in ranges]
+        self._reordering = _REORDERING  # packets by which one may be overtaken and still arrive
         self._told = here[-2][1] if len(here) == limits.MAX_RANGES else self._next
-        arrived = [
-            flight
-            for flight in self._flight.values()
-            if flight.end <= base or any(start <= flight.start and flight.end <= end for start, end in here)
-        ]
-        self._shorten(base)
+        if moved:
+            del self._data[: base - self._base]
+            self._base = base
+        elif not here:
+            return
+        arrived = self._arrived(base, here)
+        if moved:
+            self._shorten(base)
         if not arrived:
             return
         self.fruitless = 0
         for flight in arrived:
-            self._land(flight)
-        newest = max(arrived, key=lambda flight: flight.order)
+            self._land(flight, now)
+        if not self._flight:
+            self._earliest = _NEVER
+        sure = [flight for flight in arrived if not flight.is_mistaken(now)]  # of others, who knows which sending came
+        if not sure:
+            return
+        newest = max(sure, key=lambda flight: flight.order)
         if newest.attempts == 1:
             self._round_trip.sample(now - newest.sent_at)
-        self.overtaken(newest.order - _REORDERING)
+        self._pass(newest.order - self._reordering)
 
     def overtaken(self, order: int) -> None:
         """What was given out as number `order` or before and has not arrived is lost: later packets have.
 
         Where the last acknowledgement could not tell all, only what lies below what it told is judged.
         """
+        self._pass(order - self._reordering + _REORDERING)
+
+    def _pass(self, order: int) -> None:
         for flight in self._flight.values():
             if flight.order <= order and flight.start < self._told and not flight.lost:
+                flight.by_order = True
                 self._give_up(flight)
 
     def deadline(self) -> float | None:
-        """When `expire` has something to do; None: nothing is on its way."""
-        return min((flight.deadline for flight in self._flight.values() if not flight.lost), default=None)
+        """When `expire` may have something to do; None: nothing is on its way."""
+        if len(self._flight) == len(self._lost):
+            return None
+        return self._earliest
 
     def expire(self, now: float) -> None:
         """Give up waiting for what is overdue; back off once for all that were sent before the last back-off."""
+        if now < self._earliest:
+            return
         overdue = [flight for flight in self._flight.values() if not flight.lost and flight.deadline <= now]
+        rest = (flight.deadline for flight in self._flight.values() if not flight.lost and flight.deadline > now)
+        self._earliest = min(rest, default=_NEVER)
         for flight in overdue:
+            flight.by_order = False
             self._give_up(flight)
         if any(flight.sent_at >= self._last_backoff for flight in overdue):
             self._last_backoff = now
@@ -189,15 +217,30 @@ class SendWindow:
 
     def has_lost(self) -> bool:
         """Whether something waits to be sent again."""
-        return any(flight.lost for flight in self._flight.values())
+        return bool(self._lost)
+
+    def _arrived(self, base: int, here: list[Range]) -> list[_Flight]:
+        """What is on its way no more. A packet is told whole or not at all: it was cut where it was sent."""
+        flights = self._flight.values()
+        if not here:
+            return [flight for flight in flights if flight.end <= base]
+        starts = [start for start, _ in here]
+        arrived = []
+        for flight in flights:
+            at = bisect_right(starts, flight.start) - 1
+            if flight.end <= base or (at >= 0 and flight.end <= here[at][1]):
+                arrived.append(flight)
+        return arrived
 
     def _launch_again(self, flight: _Flight, now: float) -> tuple[int, bytes]:
         size = self.frame_size.best()
         if flight.end - flight.start > size + size // 4:  # cut what is too long for the line; no crumbs
             rest = _Flight(flight.start + size, flight.end, attempts=flight.attempts, lost=True)
             self._flight[rest.start] = rest
+            self._lost.add(rest.start)
             flight.end = flight.start + size
         flight.lost = False
+        self._lost.discard(flight.start)
         self.retransmitted += 1
         self.retransmitted_bytes += flight.end - flight.start
         return self._launch(flight, now)
@@ -209,18 +252,32 @@ class SendWindow:
         flight.attempts += 1
         flight.sent_at = now
         self._outstanding += flight.end - flight.start
-        flight.deadline = now + self.timeout + (2 * self._outstanding / self._rate if self._rate else 0.0)
+        on_line = self._outstanding / self._rate if self._rate else 0.0
+        flight.deadline = now + self.timeout + 2 * on_line
+        flight.soonest = now + (self._round_trip.least + on_line) / 2
+        self._earliest = min(self._earliest, flight.deadline)
         body = bytes(self._data[flight.start - self._base : flight.end - self._base])
         return flight.start % MODULUS, body
 
-    def _land(self, flight: _Flight) -> None:
+    def _land(self, flight: _Flight, now: float) -> None:
+        if flight.is_mistaken(now):
+            self._mistaken(flight)
         del self._flight[flight.start]
-        if not flight.lost:
+        if flight.lost:
+            self._lost.discard(flight.start)
+        else:
             self._outstanding -= flight.end - flight.start
         self.frame_size.arrived(flight.end - flight.start)
 
+    def _mistaken(self, flight: _Flight) -> None:
+        """A packet taken for lost had only been late: the line is better, or reorders more, than was thought."""
+        self.frame_size.forgive()
+        if flight.by_order:
+            self._reordering = min(2 * self._reordering, _MOST_REORDERING)
+
     def _give_up(self, flight: _Flight) -> None:
         flight.lost = True
+        self._lost.add(flight.start)
         self._outstanding -= flight.end - flight.start
         self.frame_size.lost(flight.end - flight.start)
 
@@ -228,7 +285,10 @@ class SendWindow:
         """A peer that acknowledges in mid-packet is odd, but means it: the rest of that packet remains."""
         for flight in [flight for flight in self._flight.values() if flight.start < base < flight.end]:
             del self._flight[flight.start]
-            if not flight.lost:
+            if flight.lost:
+                self._lost.discard(flight.start)
+                self._lost.add(base)
+            else:
                 self._outstanding -= base - flight.start
             flight.start = base
             self._flight[base] = flight

@@ -5,7 +5,8 @@ import pytest
 
 from firmware_bridge import limits
 from firmware_bridge.errors import LocalProtocolError
-from firmware_bridge.testing.faulty import End, Faults, Simulation
+from firmware_bridge.testing.faulty import Faults
+from firmware_bridge.testing.pair import End, Pair
 from firmware_bridge.wire import messages as m
 from firmware_bridge.wire.connection import Connection, Received
 from firmware_bridge.wire.packet import Kind, OtherVersion, Packet, decode
@@ -55,16 +56,16 @@ class Talker:
 
 def chunks(count: int, seed: int, size: int = 1500) -> list[m.Message]:
     chance = random.Random(seed)
-    return [m.BlobChunk(number, number, chance.randbytes(chance.randint(1, size))) for number in range(count)]
+    return [m.JobPayload(number, number, chance.randbytes(chance.randint(1, size))) for number in range(count)]
 
 
 def pair(
     seed: int = 0, faults: Faults = CLEAN, to_device: Sequence[m.Message] = (), to_host: Sequence[m.Message] = ()
-) -> tuple[Talker, Talker, Simulation]:
+) -> tuple[Talker, Talker, Pair]:
     host = Talker(Role.HOST, to_device, 100)
     device = Talker(Role.DEVICE, to_host, 500)
     host.connection.session.open(0.0)
-    return host, device, Simulation(host.end(), device.end(), faults, seed)
+    return host, device, Pair(host.end(), device.end(), faults, seed)
 
 
 @pytest.mark.parametrize("seed", range(150))
