@@ -11,7 +11,8 @@ from firmware_bridge.device import DeviceEndpoint
 from firmware_bridge.errors import LocalProtocolError
 from firmware_bridge.jobs import Failure, Progress, Result
 from firmware_bridge.testing.device import MemoryDevice, MemoryStore
-from firmware_bridge.testing.faulty import End, Faults, Simulation
+from firmware_bridge.testing.faulty import Faults
+from firmware_bridge.testing.pair import End, Pair
 from firmware_bridge.transfer import CAPABILITIES, Source, numbers_wanted
 from firmware_bridge.wire import messages as m
 from firmware_bridge.wire.connection import Connection, Received
@@ -34,7 +35,7 @@ class Desk:
         self.host = Connection(Role.HOST)
         self.got = []
         self.reading = True
-        self.line = Simulation(
+        self.line = Pair(
             End(self.host, self._read), End(self.endpoint.connection, self._work), faults or Faults(), seed
         )
         self.open(greet)
