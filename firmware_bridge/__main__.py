@@ -7,7 +7,7 @@ import sys
 import typer
 
 from boards.errors import KitError
-from firmware_bridge.commands import console, devices, doctor, jobs, send, watch
+from firmware_bridge.commands import console, devices, doctor, jobs, keys, send, watch
 
 EPILOG = """
 Examples:
@@ -31,6 +31,7 @@ app = typer.Typer(
 for command in (devices.ports, devices.devices, devices.hello, send.send, watch.watch, console.console, doctor.doctor):
     app.command()(command)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:

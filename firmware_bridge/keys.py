@@ -110,14 +110,21 @@ class OwnKeys:
         path = self._path(name)
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise KeyFault(f"it cannot be made: {error.strerror}", where=str(self.folder)) from error
+        try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(pem)
-                os.fsync(fd)
         except FileExistsError:
             mend = "choose another name; a key is never written over"
             raise KeyFault(f"there is a key {name!r} already", where=str(path), mend=mend) from None
         except OSError as error:
+            raise KeyFault(f"it cannot be written: {error.strerror}", where=str(path)) from error
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(pem)
+                os.fsync(fd)
+        except OSError as error:
+            path.unlink()  # half a key is none
             raise KeyFault(f"it cannot be written: {error.strerror}", where=str(path)) from error
         public = PublicKey(key.public_key().public_bytes_raw(), name)
         path.with_suffix(".pub").write_text(public.line() + "\n", encoding="ascii")

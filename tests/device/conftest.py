@@ -12,6 +12,7 @@ from typing import Protocol
 
 import pytest
 
+from boards import Board, load_board
 from edge.device.engine_process import EngineCommand, EngineProcess
 from firmware_bridge.handler import BlobStore
 from firmware_bridge.transfer import Answer, Receiver, Source, numbers_wanted
@@ -154,3 +155,9 @@ def toy_command(tmp_path: Path) -> CommandMaker:
         return EngineCommand(executable, path, "0" * 64, slots, budget, memory_limit=memory_limit)
 
     return make
+
+
+@pytest.fixture
+def host_board() -> Board:
+    """This machine as a board."""
+    return load_board("host")
