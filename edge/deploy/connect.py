@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.errors import UsageError
+from edge.release import own_key
 from edge.virtual import virtual_board
 from firmware_bridge.client import Client
 from firmware_bridge.link.discover import candidates, resolve
@@ -41,13 +42,16 @@ def connect(port: str | None, options: DeployOptions, board: Board, stages: Stag
         PortError: the port is taken.
         LinkError: nobody answers.
         UsageError: the device there is another board.
+        KeyFault: the user's key can be neither read nor made.
     """
     if port is not None:
+        own_key(stages.say)
         with Client.open(port, baud=board.link.baud) as client:
             yield _checked(client, board, stages)
         return
     file = Path(options.board) if options.board.endswith(".toml") else None
-    with virtual_board(board, options.cache / "virtual" / board.name, board_file=file) as virtual:
+    root = options.cache / "virtual" / board.name
+    with virtual_board(board, root, board_file=file, trusted=own_key(stages.say)) as virtual:
         emulator = f"{board.emulator.program} -cpu {board.emulator.cpu}" if board.emulator else "this machine"
         stages.say(f"no board is attached: started a [bold]virtual {board.name}[/] ({emulator}) on {virtual.port}")
         with Client.open(virtual.port) as client:

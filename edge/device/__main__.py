@@ -40,6 +40,9 @@ def main(
     board: Annotated[str, typer.Option(envvar="EDGE_DEVICE_BOARD", help="What this board is: a name or a .toml file.")],
     baud: Annotated[int | None, typer.Option(help="Bits a second; the board's own rate if not given.")] = None,
     engine_prefix: Annotated[str, typer.Option(help="Words before the engine's command, e.g. an emulator's.")] = "",
+    trust_on_first_use: Annotated[
+        bool, typer.Option("--trust-on-first-use", help="Without keys: take the key of the first signed bundle.")
+    ] = False,
     lifeline: Annotated[bool, typer.Option("--lifeline", help="Stop when standard input closes.")] = False,
     log_level: Annotated[Level, typer.Option(help="How much the log on stderr says.")] = Level.info,
 ) -> None:
@@ -57,7 +60,8 @@ def main(
     if lifeline:
         threading.Thread(target=_watch_lifeline, args=(stopping,), name="lifeline", daemon=True).start()
     try:
-        supervisor = _start(root, board, tuple(shlex.split(engine_prefix)))
+        prefix = tuple(shlex.split(engine_prefix))
+        supervisor = _start(root, board, prefix, trust_on_first_use=trust_on_first_use)
         try:
             _serve(supervisor, port, baud, stopping)
             is_well = supervisor.is_well()
@@ -79,14 +83,14 @@ def _watch_lifeline(stopping: threading.Event) -> None:
     stopping.set()
 
 
-def _start(root: Path, board: str, prefix: tuple[str, ...]) -> Supervisor:
+def _start(root: Path, board: str, prefix: tuple[str, ...], *, trust_on_first_use: bool) -> Supervisor:
     """A supervisor, its storage checked and its active bundle found."""
     from boards import load_board  # noqa: PLC0415  --help need not wait for these
     from edge.device.supervisor import Supervisor  # noqa: PLC0415
 
     known = load_board(board)
     log.info("board %s (%s), folder %s", known.name, known.title, root)
-    return Supervisor(root, known, prefix=prefix)
+    return Supervisor(root, known, prefix=prefix, trust_on_first_use=trust_on_first_use)
 
 
 def _serve(supervisor: Supervisor, port: str, baud: int | None, stopping: threading.Event) -> None:

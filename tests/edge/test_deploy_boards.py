@@ -26,7 +26,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(*arguments: str, cache: Path) -> tuple[list[str], dict[str, str]]:
     words = [sys.executable, "-m", "edge.deploy", *arguments]
-    return words, {**os.environ, "EDGE_CACHE": str(cache), "EDGE_PORTS": "", "OMP_WAIT_POLICY": "passive"}
+    return words, {
+        **os.environ,
+        "EDGE_CACHE": str(cache),
+        "EDGE_KEYS": str(cache / "keys"),
+        "EDGE_PORTS": "",
+        "OMP_WAIT_POLICY": "passive",
+    }
 
 
 def processes_naming(path: Path) -> list[str]:
