@@ -19,14 +19,13 @@ from calib.adjoint import LayerSweep, Sweep, sweep
 from calib.lattice import CODE_LIMIT
 from calib.modulated import ModulatedModel, modulate
 from calib.noise import noise_batch
-from calib.plan import LayerPlan, Mode, coarse_exponent
+from calib.plan import Mode, coarse_exponent
 from calib.sampling import sample, start_generation
 
 if TYPE_CHECKING:
     from calib.adapters import PretrainedModel
     from calib.calibration import Calibration
     from calib.samplers import Sampler
-    from calib.weights import LayerWeights
 
 PEAK = 2.0
 ONE_BIT_DB = 20 * math.log10(2)
@@ -141,10 +140,7 @@ def analyze(
     names = list(calibration.layers)
     seen = sweep(model, sampler, chosen, layers=names, probes=probes, progress=lambda done, _: tell(done))
     saturated = _saturation(model, sampler, calibration, chosen, lambda i: tell(2 * sampler.steps + i + 1))
-    layers = [
-        _layer(name, seen.layers[name], calibration.layers[name], calibration.plan.layers[name], saturated[name])
-        for name in names
-    ]
+    layers = [_layer(name, seen.layers[name], calibration, saturated[name]) for name in names]
     return _report(model.name, sampler, tuple(chosen), layers, seen)
 
 
@@ -169,9 +165,8 @@ def state_bytes(layer: LayerSweep) -> int:
     return 2 * layer.inputs + 4 * layer.outputs
 
 
-def _layer(
-    name: str, seen: LayerSweep, weights: LayerWeights, plan: LayerPlan, saturated: Sequence[float]
-) -> LayerStability:
+def _layer(name: str, seen: LayerSweep, calibration: Calibration, saturated: Sequence[float]) -> LayerStability:
+    weights, plan, values = calibration.layers[name], calibration.plan.layers[name], calibration.ranges[name]
     step, coarse = float(weights.step), coarse_exponent(weights.lattice_bits)
     exponents = exponents_for(seen.largest_change.tolist(), step, coarse)
     exponents[0] = coarse
@@ -182,7 +177,7 @@ def _layer(
     half = torch.tensor([0.5 * step * 2.0**k for k in exponents])
     delta = float(sum(code_error(step, k) * gain for k, gain in zip(exponents[1:], seen.input_gain[1:], strict=True)))
     # Ordinary quantization reaches what was observed, without the lattice's headroom.
-    reach = float(seen.samples.abs().max()) / CODE_LIMIT
+    reach = max(map(abs, values)) / CODE_LIMIT
     direct = float(code_error(reach, 0) * seen.input_gain[1:].sum())
     verdict = Verdict.DELTA
     if plan.mode is Mode.DIRECT or direct < 4 * delta:

@@ -25,7 +25,6 @@ from calib.options import (
     StepsOption,
     Tell,
     bars,
-    console,
     load,
 )
 from calib.planner.candidate import Candidate, planned

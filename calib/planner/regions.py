@@ -113,7 +113,7 @@ def _candidates(model: PretrainedModel, work: Mapping[str, float]) -> list[str]:
     handles = [modules[name].register_forward_hook(hook_for(name)) for name in names]
     try:
         with torch.no_grad():
-            _run(model, torch.zeros(1, *model.sample_shape))
+            run_model(model, torch.zeros(1, *model.sample_shape))
     finally:
         for handle in handles:
             handle.remove()
@@ -124,7 +124,8 @@ def _is_float_tensor(output: object) -> bool:
     return isinstance(output, torch.Tensor) and output.dtype == torch.float32
 
 
-def _run(model: PretrainedModel, x: torch.Tensor) -> torch.Tensor:
+def run_model(model: PretrainedModel, x: torch.Tensor) -> torch.Tensor:
+    """The denoiser's output for one sample ``[1, C, H, W]``, at a time and with conditions as they may come."""
     conditions = model.example_conditions(1)
     out: torch.Tensor = model.denoiser(x, example_time(model.schedule), *conditions.values())
     return out
@@ -135,7 +136,7 @@ def _look(model: PretrainedModel, points: Sequence[str], layers: Sequence[str]) 
     x = noise_batch([0], model.sample_shape).requires_grad_()
     cut = {point: lambda compute: compute().detach() for point in points}
     with torch.enable_grad(), _leaves(model.denoiser, layers) as leaves, attached(model.denoiser, cut):
-        out = _run(model, x).sum()
+        out = run_model(model, x).sum()
         if not out.requires_grad:
             return _Idle(sample_counts=False, layers=frozenset(leaves))
         by_sample, *gradients = torch.autograd.grad(out, [x, *leaves.values()], allow_unused=True)
