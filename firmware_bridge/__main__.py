@@ -7,7 +7,7 @@ import sys
 import typer
 
 from boards.errors import KitError
-from firmware_bridge.commands import console, devices, doctor, jobs, keys, send, watch
+from firmware_bridge.commands import certificates, console, devices, doctor, jobs, keys, send, watch
 
 EPILOG = """
 Examples:
@@ -32,6 +32,7 @@ for command in (devices.ports, devices.devices, devices.hello, send.send, watch.
     app.command()(command)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
+app.add_typer(certificates.app, name="certificates")
 
 
 def main() -> None:

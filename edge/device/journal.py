@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -73,12 +73,17 @@ class _Job:
 class Journal:
     """Jobs accepted, started and finished on ``disk``. Not thread-safe: one owner, or a lock around it.
 
+    Args:
+        disk: the device's.
+        clock: tells the time that stands in each record, Unix seconds.
+
     Raises:
         OSError: from any method: the disk refuses; what was to be recorded is not.
     """
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, clock: Callable[[], float] = time.time) -> None:
         self._disk = disk
+        self._clock = clock
         for folder in ("outcomes", "requests"):
             durable.make_folder(disk, folder)
             durable.remove_unfinished(disk, folder)
@@ -173,7 +178,7 @@ class Journal:
         return Unfinished(job_id, request, job.accepted["notes"], job.starts)
 
     def _write(self, record: dict[str, Any]) -> None:
-        record = {"time": round(time.time(), 3), **record}
+        record = {"time": round(self._clock(), 3), **record}
         line = (b"\n" if self._is_torn else b"") + records.encode(record)
         self._is_torn = True  # until the whole line is there: the next one must not continue half of this one
         durable.append(self._disk, _FILE, line)

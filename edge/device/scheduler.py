@@ -190,15 +190,22 @@ class Scheduler:
 
     # The thread
 
+    def turn(self) -> None:
+        """End what is cancelled or late, start what can start, and run one step of each job: what the thread repeats.
+
+        For whoever drives a scheduler without its thread.
+        """
+        self._drop_cancelled()
+        self._drop_expired()
+        self._fill_slots()
+        for slot in sorted(self._running):
+            if slot in self._running:  # an engine that died took all of them
+                self._step(slot)
+
     def _run(self) -> None:
         try:
             while self._wait_for_work():
-                self._drop_cancelled()
-                self._drop_expired()
-                self._fill_slots()
-                for slot in sorted(self._running):
-                    if slot in self._running:  # an engine that died took all of them
-                        self._step(slot)
+                self.turn()
         except Exception:
             log.critical("the scheduler has a fault and ends", exc_info=True)
             raise
