@@ -12,20 +12,31 @@ from boards.errors import KitError
 from calib.calibration import CalibrationConfig, calibrate
 from calib.evaluate.command import evaluate_command, report_command
 from calib.options import (
+    BIASES,
     DEFAULTS,
+    RANGES,
+    REACHES,
+    ROUNDINGS,
+    BiasOption,
     BitsOption,
     ModelOption,
     ObservedOption,
+    ReachOption,
     ResidualOption,
+    RoundingOption,
     SamplerOption,
     StepsOption,
+    WeightRangeOption,
     bars,
+    choose,
     console,
+    every,
     load,
 )
 from calib.planner.command import plan_command, stability_command
 from calib.samplers import build_sampler
 from calib.storage import save_calibration
+from calib.weights import WeightMethod
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 app.command("evaluate")(evaluate_command)
@@ -44,10 +55,24 @@ def calibrate_command(
     lattice_bits: BitsOption = DEFAULTS.lattice_bits,
     residual_every: ResidualOption = DEFAULTS.residual_every,
     calibration_seeds: ObservedOption = DEFAULTS.seeds,
+    weight_range: WeightRangeOption = "max",
+    rounding: RoundingOption = "nearest",
+    bias: BiasOption = "keep",
+    reach: ReachOption = "largest",
 ) -> None:
     """Calibrate a model for a sampler and store the result."""
     loaded = load(model)
-    config = CalibrationConfig(seeds=calibration_seeds, lattice_bits=lattice_bits, residual_every=residual_every)
+    config = CalibrationConfig(
+        seeds=calibration_seeds,
+        lattice_bits=lattice_bits,
+        residual_every=every(residual_every),
+        weights=WeightMethod(
+            choose("--weight-range", weight_range, RANGES),
+            choose("--rounding", rounding, ROUNDINGS),
+            choose("--bias", bias, BIASES),
+        ),
+        changes=choose("--reach", reach, REACHES),
+    )
     with bars() as tell:
         result = calibrate(
             loaded,

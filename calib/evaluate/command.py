@@ -28,6 +28,7 @@ from calib.options import (
     StepsOption,
     bars,
     console,
+    every,
     load,
 )
 from calib.report import write_report
@@ -67,7 +68,9 @@ def evaluate_command(
         raise CalibrationError(f"widths {widths!r}", mend="give numbers with commas, such as 8,6,4,3") from error
     config = EvaluationConfig(seeds, first_seed, bits, weight_methods, reference_steps, distances, real)
     loaded = load(model)
-    settings = CalibrationConfig(seeds=calibration_seeds, lattice_bits=lattice_bits, residual_every=residual_every)
+    settings = CalibrationConfig(
+        seeds=calibration_seeds, lattice_bits=lattice_bits, residual_every=every(residual_every)
+    )
     with bars() as tell:
         result, images = evaluate(
             loaded,
