@@ -36,7 +36,7 @@ from calib.samplers import build_sampler
 from calib.storage import load_calibration
 
 RESULT, PICTURES, REPORT, KEPT = "evaluation.json", "pictures.safetensors", "report.html", "images"
-TABLE_WIDTH = 132
+TABLE_WIDTH = 160
 """Columns that the tables need to keep each row on one line, terminal or not."""
 
 

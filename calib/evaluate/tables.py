@@ -114,7 +114,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 def _rich(table: TextTable) -> Table:
     shown = Table(title=table.title, title_justify="left")
     for k, heading in enumerate(table.headings):
-        shown.add_column(heading, justify="right" if k else "left")
+        shown.add_column(heading, justify="right" if k else "left", no_wrap=k == 0)
     for row in table.rows:
         shown.add_row(*row)
     return shown

@@ -41,7 +41,7 @@ def pareto_chart(result: Evaluation) -> str | None:
     if not rivals:
         return None
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.2, 4.4), layout="constrained")
+        figure = Figure(figsize=(9.4, 4.4), layout="constrained")
         axes = figure.subplots()
         for colour, solver in zip(SOLVER_COLOURS, sorted({row.sampler for row in rivals}), strict=False):
             points = sorted((row for row in rivals if row.sampler == solver), key=lambda row: row.full_steps)
@@ -68,7 +68,7 @@ def pareto_chart(result: Evaluation) -> str | None:
         axes.xaxis.set_minor_formatter(lambda *_: "")
         axes.set_xlabel("multiply-accumulates of an image, in full steps of the model")
         axes.set_ylabel(f"dB to FP32 ({result.reference})")
-        axes.legend(loc="lower right")
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         return to_svg(figure)
 
 
@@ -97,7 +97,7 @@ def width_chart(result: Evaluation) -> str | None:
     ]
     rows = {row.name: row for row in result.rows}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.2, 4.0), layout="constrained")
+        figure = Figure(figsize=(9.4, 4.0), layout="constrained")
         axes = figure.subplots()
         for label, colour, names in kinds:
             found = [rows[name] for name in names if name in rows and math.isfinite(rows[name].psnr_median)]

@@ -75,7 +75,8 @@ def _narrower(rows: dict[str, Row]) -> Finding | None:
     loss = wide.psnr_median - narrow.psnr_median
     return Finding(
         f"without the residual plane, 6-bit changes lose less than {A6_LOSS:g} dB against 8-bit ones",
-        f"{loss:.1f} dB (median {wide.psnr_median:.1f} to {narrow.psnr_median:.1f})",
+        f"{loss:.1f} dB (median {wide.psnr_median:.1f} to {narrow.psnr_median:.1f}; means {wide.psnr.mean:.1f} and "
+        f"{narrow.psnr.mean:.1f})",
         loss < A6_LOSS,
     )
 
@@ -85,10 +86,11 @@ def _over_ordinary(rows: dict[str, Row]) -> Finding | None:
     ordinary = _best(rows, ("static A4, min-max", "static A4, MSE", "dynamic A4"))
     if modulated is None or ordinary is None:
         return None
-    gain = modulated.psnr.mean - ordinary.psnr.mean
+    gain = modulated.psnr_median - ordinary.psnr_median
     return Finding(
         f"4-bit changes are at least {A4_GAIN:g} dB above the best ordinary 4-bit quantization",
-        f"{gain:.1f} dB ({modulated.psnr.mean:.1f} against {ordinary.psnr.mean:.1f}, {ordinary.name})",
+        f"{gain:.1f} dB (median {modulated.psnr_median:.1f} against {ordinary.psnr_median:.1f}, {ordinary.name}; means "
+        f"{modulated.psnr.mean:.1f} and {ordinary.psnr.mean:.1f})",
         gain >= A4_GAIN,
     )
 
@@ -132,4 +134,4 @@ def _plan(row: Row, result: Evaluation) -> Finding | None:
 
 def _best(rows: dict[str, Row], names: tuple[str, ...]) -> Row | None:
     found = [rows[name] for name in names if name in rows and math.isfinite(rows[name].psnr.mean)]
-    return max(found, key=lambda row: row.psnr.mean, default=None)
+    return max(found, key=lambda row: row.psnr_median, default=None)

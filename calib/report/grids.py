@@ -63,11 +63,10 @@ def _worth_seeing(result: Evaluation) -> list[str]:
     widths = sorted({row.bits for row in result.rows if row.group == "modulated" and row.bits}, reverse=True)
     names = ["FP32", "static A8, MSE"]
     for bits in widths:
-        names += [f"modulated A{bits}", f"modulated A{bits}, no compensation", f"modulated A{bits} + residual plane"]
-        if bits == 8:
-            names += ["modulated A8, GPTQ"]
-        else:
-            names += [f"static A{bits}, MSE", f"dynamic A{bits}"]
+        names += [f"modulated A{bits}", f"modulated A{bits} + residual plane"]
+        names += ["modulated A8, GPTQ"] if bits == 8 else [f"modulated A{bits}, GPTQ"]
+        if bits in {4, widths[-1]}:
+            names += [f"modulated A{bits}, no compensation", f"static A{bits}, MSE"]
     names += [row.name for row in result.rows if row.group == "planned"]
     known = {row.name for row in result.rows}
     return [name for name in names if name in known]
