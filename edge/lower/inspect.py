@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from executorch.exir.schema import KernelCall, Program, Tensor
 
 from edge.errors import LoweringError
+from edge.operators import OPERATOR_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +19,7 @@ STATE_MEMORY = 2
 ALIGNMENT = 16
 """Bytes; every planned tensor starts at a multiple of it."""
 
-OUR_OPERATORS = ("modiff::conv2d.out", "modiff::linear.out")
+OUR_OPERATORS = ("modiff1::conv2d.out", "modiff1::linear.out", *OPERATOR_NAMES)
 STATE_ARGUMENTS = range(2, 6)
 """Positions of lattice, accumulator, history and counters in both operators."""
 COPY_BACK = "aten::copy_"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-import edge.operators  # noqa: F401  (defines torch.ops.modiff)
+import edge.operators_v1  # noqa: F401  (defines torch.ops.modiff1)
 from calib.lattice import Kind, Operator
 from calib.plan import Mode
 from edge.errors import LoweringError
@@ -145,7 +145,7 @@ class OperatorConv(OperatorLayer):
     def forward(self, x: Tensor) -> Tensor:
         """Float32 [N, C, H, W] -> [N, OC, OH, OW] (or without H and OH)."""
         lifted = x.reshape(_lift(x.shape)) if self.one_dimensional else x  # a view, which costs nothing on the device
-        y: Tensor = torch.ops.modiff.conv2d(
+        y: Tensor = torch.ops.modiff1.conv2d(
             lifted, self.step, self.lattice, self.accumulator, self.history, self.counters,
             self.weight, self.residual_weight, self.scale, self.bias, self.table,
             self.inverse_step, self.lattice_bits,
@@ -176,7 +176,7 @@ class OperatorLinear(OperatorLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Float32 [..., C] -> [..., OC]."""
-        y: Tensor = torch.ops.modiff.linear(
+        y: Tensor = torch.ops.modiff1.linear(
             x, self.step, self.lattice, self.accumulator, self.history, self.counters,
             self.weight, self.residual_weight, self.scale, self.bias, self.table,
             self.inverse_step, self.lattice_bits, self.direct,

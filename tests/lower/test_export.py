@@ -88,7 +88,7 @@ class Recorder(torch.fx.Interpreter):
 
     def run_node(self, n: torch.fx.Node) -> object:
         result = super().run_node(n)
-        if n.op == "call_function" and getattr(n.target, "namespace", "") == "modiff":
+        if n.op == "call_function" and getattr(n.target, "namespace", "") == "modiff1":
             layer = str(n.args[2].target).removeprefix("denoiser.").removesuffix(".lattice")
             self.calls.append((layer, self.env[n.args[0]].clone(), result.clone()))
         return result
@@ -144,7 +144,7 @@ def test_program_is_named_by_its_bytes_and_lowering_repeats(odd: Lowered) -> Non
     result = odd.result
     assert result.data[4:8] == b"ET12", "ExecuTorch's file identifier"
     assert result.sha256 == hashlib.sha256(result.data).hexdigest()
-    assert {"modiff::conv2d.out", "modiff::linear.out"} <= set(result.operators)
+    assert {"modiff1::conv2d.out", "modiff1::linear.out"} <= set(result.operators)
     again = lower(odd.case.modulated, odd.case.sampler, odd.case.model.sample_shape)
     assert again == result
 

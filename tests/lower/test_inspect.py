@@ -59,7 +59,7 @@ def report_of(call: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> tuple[
 
 
 def call_operator(layer: OperatorLinear, x: torch.Tensor, lattice_state: torch.Tensor) -> torch.Tensor:
-    y: torch.Tensor = torch.ops.modiff.linear(
+    y: torch.Tensor = torch.ops.modiff1.linear(
         x, layer.step, lattice_state, layer.accumulator, layer.history, layer.counters,
         layer.weight, layer.residual_weight, layer.scale, layer.bias, layer.table, 1.0, 13, False,
     )  # fmt: skip
@@ -75,7 +75,7 @@ def test_states_in_place_pass(good: tuple[MethodReport, dict[str, int]]) -> None
     report, sizes = good
     check_states(report, sizes)
     check_operators(report)
-    assert report.operators == ("modiff::linear.out",)
+    assert report.operators == ("modiff1::linear.out",)
     assert [len(call.states) for call in report.calls] == [4, 4]
     assert report.state_bytes == 2 * (32 + 48 + 16 + 16)
 

@@ -38,11 +38,11 @@ void run(KernelRuntimeContext& context, const char* name, const LayerCall& call)
 }
 
 void conv2d_out(KernelRuntimeContext& context, Span<executorch::runtime::EValue*> stack) {
-  run(context, "modiff::conv2d.out", read_conv2d(stack));
+  run(context, "modiff1::conv2d.out", read_conv2d(stack));
 }
 
 void linear_out(KernelRuntimeContext& context, Span<executorch::runtime::EValue*> stack) {
-  run(context, "modiff::linear.out", read_linear(stack));
+  run(context, "modiff1::linear.out", read_linear(stack));
 }
 
 bool has_operator(const std::vector<Kernel>& kernels, const char* name) {
@@ -78,7 +78,7 @@ const KernelSet& active_kernels() { return *g_kernels; }
 StepStatistics& step_statistics() { return g_statistics; }
 
 Span<const Kernel> own_operators() {
-  static const Kernel kernels[] = {Kernel("modiff::conv2d.out", conv2d_out), Kernel("modiff::linear.out", linear_out)};
+  static const Kernel kernels[] = {Kernel("modiff1::conv2d.out", conv2d_out), Kernel("modiff1::linear.out", linear_out)};
   return {kernels, sizeof(kernels) / sizeof(kernels[0])};
 }
 
