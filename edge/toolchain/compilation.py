@@ -38,7 +38,7 @@ COMMON_FLAGS = (
     "-DC10_USING_CUSTOM_GENERATED_MACROS",
     f'-DMODIFF_EXECUTORCH_VERSION="{EXECUTORCH_VERSION}"',
 )
-_SANITIZER_FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-fno-omit-frame-pointer")
+_SANITIZER_FLAGS = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-fno-omit-frame-pointer")
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,7 @@ from edge.toolchain import build_selftest
 
 Cases = list[tuple[selftest.LayerCase, selftest.Outcome]]
 
-CASES = 150
-
-
-@pytest.fixture(scope="module")
-def cases() -> Cases:
-    torch.set_num_threads(1)
-    drawn = [selftest.random_case(seed) for seed in range(CASES)]
-    drawn += [selftest.without_history(case) for case in drawn[:10]]
-    return [(case, selftest.reference(case)) for case in drawn]
+CASES = 120
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +24,23 @@ def native() -> str:
 
 
 @pytest.fixture(scope="module")
+def cases(native: str) -> Cases:
+    torch.set_num_threads(1)
+    drawn = [selftest.random_case(seed) for seed in range(CASES)]
+    drawn += [selftest.without_history(case) for case in drawn[:10]]
+    plain = [(case, selftest.reference(case)) for case in drawn]
+    with selftest.FloatProgram([native, "portable"]) as features:
+        around = [selftest.surrounded(selftest.random_case(seed), seed) for seed in range(CASES, 2 * CASES)]
+        return plain + [(case, selftest.reference(case, features)) for case in around]
+
+
+@pytest.fixture(scope="module")
 def aarch64() -> Path:
     return build_selftest("aarch64")
 
 
-def check(command: list[str], cases: Cases) -> None:
-    answer = selftest.run_program(command, b"".join(selftest.encode(case) for case, _ in cases))
+def check(command: list[str], cases: Cases, threads: int = 1) -> None:
+    answer = selftest.run_program(command, b"".join(selftest.encode(case, threads) for case, _ in cases))
     for case, expected in cases:
         selftest.assert_equal(expected, selftest.decode(case, answer))
     assert answer.finished()
@@ -65,7 +68,13 @@ def test_native_kernels_stay_within_their_memory(cases: Cases, isa: str) -> None
 @selftest.needs_emulator
 @pytest.mark.parametrize(
     ("cpu", "isa"),
-    [("cortex-a76", "dotprod"), ("cortex-a76", "neon"), ("cortex-a76", "portable"), ("cortex-a72", "auto")],
+    [
+        ("cortex-a76", "dotprod"),
+        ("cortex-a76", "neon"),
+        ("cortex-a76", "portable"),
+        ("cortex-a72", "auto"),
+        ("max", "i8mm"),
+    ],
 )
 def test_emulated_kernels_equal_the_reference(aarch64: Path, cases: Cases, cpu: str, isa: str) -> None:
     check([*selftest.emulated(aarch64, cpu), isa], cases)
