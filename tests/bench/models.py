@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from calib.models import PretrainedModel, UNetDenoiser, load_model
 from calib.samplers import NoiseSchedule
+from tests.bench.instructions import BenchError
 
 SEED = 20_260_101
 CIFAR_WIDTHS = (128, 256, 256, 256)
@@ -30,16 +32,21 @@ class UNetShape:
         size: of the square images, in pixels; a multiple of 8.
         widths: channels of the four levels; multiples of 32.
         channels: of the images.
+        shallow: only the first two levels, one block each: quick to lower, for grids of layer shapes.
     """
 
     size: int = 32
     widths: tuple[int, int, int, int] = CIFAR_WIDTHS
     channels: int = 3
 
+    shallow: bool = False
+
     @property
     def name(self) -> str:
         """What tables call it."""
-        return "cifar10" if self == UNetShape() else f"unet-{self.size}px-{self.widths[0]}"
+        if self == UNetShape():
+            return "cifar10"
+        return f"{'grid' if self.shallow else 'unet'}-{self.size}px-{self.widths[0]}"
 
 
 @dataclass(frozen=True)
@@ -66,14 +73,15 @@ def build_unet(shape: UNetShape) -> nn.Module:
     from diffusers import UNet2DModel
 
     torch.manual_seed(SEED)
+    levels = 2 if shape.shallow else 4
     unet: nn.Module = UNet2DModel(
         sample_size=shape.size,
         in_channels=shape.channels,
         out_channels=shape.channels,
-        layers_per_block=2,
-        block_out_channels=shape.widths,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1 if shape.shallow else 2,
+        block_out_channels=shape.widths[:levels],
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D")[:levels],
+        up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D")[-levels:],
         attention_head_dim=None,
         downsample_padding=0,
         flip_sin_to_cos=False,
@@ -93,14 +101,22 @@ def unet_model(shape: UNetShape) -> PretrainedModel:
 
 
 def model_named(name: str) -> PretrainedModel:
-    """The model that tables call so: cifar10, demo, or unet-SIZEpx-WIDTH (levels of 1, 2, 2, 2 times WIDTH channels)."""
+    """The model of that name: cifar10, demo, or unet-SIZEpx-WIDTH (its levels have 1, 2, 2, 2 times WIDTH channels).
+
+    "grid" in place of "unet" makes it shallow.
+
+    Raises:
+        BenchError: no such name.
+    """
     if name == "demo":
         return load_model()
     if name == "cifar10":
         return unet_model(UNetShape())
-    _, size, width = name.split("-")
-    first = int(width)
-    return unet_model(UNetShape(int(size.removesuffix("px")), (first, 2 * first, 2 * first, 2 * first)))
+    match = re.fullmatch(r"(unet|grid)-(\d+)px-(\d+)", name)
+    if match is None:
+        raise BenchError(f"unknown model {name!r}", mend="cifar10, demo, unet-32px-64 are such names")
+    first = int(match[3])
+    return unet_model(UNetShape(int(match[2]), (first, 2 * first, 2 * first, 2 * first), shallow=match[1] == "grid"))
 
 
 def layer_shapes(denoiser: Callable[[Tensor, Tensor], Tensor], sample_shape: tuple[int, int, int]) -> list[LayerShape]:

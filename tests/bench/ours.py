@@ -102,9 +102,26 @@ def _lower(model_name: str, setting: Setting, path: Path) -> Prepared:
     )
 
 
-def command(build: EngineBuild, prepared: Prepared, prefix: tuple[str, ...] = (), isa: str = "auto") -> EngineCommand:
+@dataclass(frozen=True)
+class ThreadedCommand(EngineCommand):
+    """An engine's command with a number of threads."""
+
+    threads: int = 1
+
+    def words(self) -> list[str]:
+        """The command line."""
+        if self.threads == 1 and b"--threads" not in self.executable.read_bytes():
+            return super().words()  # an engine from before it had threads
+        return [*super().words(), "--threads", str(self.threads)]
+
+
+def command(
+    build: EngineBuild, prepared: Prepared, prefix: tuple[str, ...] = (), *, isa: str = "auto", threads: int = 1
+) -> EngineCommand:
     """How to start the engine with a prepared model."""
-    return EngineCommand(build.engine, prepared.program, prepared.program_id, 1, STATE_BUDGET, prefix, isa)
+    return ThreadedCommand(
+        build.engine, prepared.program, prepared.program_id, 1, STATE_BUDGET, prefix, isa, threads=threads
+    )
 
 
 def count_steps(
@@ -125,7 +142,7 @@ def count_steps(
     build = build_engine("aarch64", symbols=True)
     mark = operator_mark(build.folder / "libexecutorch.so") if marked else None
     with counter(cpu, mark) as counted:
-        with EngineProcess(command(build, prepared, counted.prefix, isa)) as engine:
+        with EngineProcess(command(build, prepared, counted.prefix, isa=isa)) as engine:
             engine.begin(0, 1, 0, None)
             reports = [engine.step(0) for _ in range(steps)]
         return counted.read(), reports
