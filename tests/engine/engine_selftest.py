@@ -7,7 +7,7 @@ import functools
 import shutil
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pytest
@@ -118,16 +118,19 @@ def random_case(seed: int, *, largest: int = 9) -> LayerCase:
     return LayerCase(operator, weights, scale, bias, inverse, lattice_bits, plan, tuple(inputs))
 
 
-def long_case(steps: int) -> LayerCase:
-    """A linear layer over many steps, one pass each, anchored by two."""
+def long_case(kind: Kind, steps: int) -> LayerCase:
+    """A layer over many steps, one pass each, anchored by two."""
     rng = np.random.default_rng(11)
-    weight = torch.from_numpy(rng.integers(-127, 128, (16, 24), dtype=np.int8))
+    linear = kind is Kind.LINEAR
+    weight_shape, shape = ((16, 24), (1, 3, 24)) if linear else ((18, 5, 3, 3), (1, 5, 7, 6))
+    operator = Operator(kind) if linear else Operator(kind, (2, 1), (1, 1))
+    weight = torch.from_numpy(rng.integers(-127, 128, weight_shape, dtype=np.int8))
     rows = tuple(PlanRow((step % 4,)) for step in range(steps))
     plan = LayerPlan(Mode.DELTA, rows, PlanRow((5, 0)))
-    x = np.cumsum(rng.normal(scale=0.05, size=(steps, 3, 24)), axis=0).astype(np.float32)
+    x = np.cumsum(rng.normal(scale=0.05, size=(steps, *shape)), axis=0).astype(np.float32)
     inputs = tuple((step, torch.from_numpy(x[step])) for step in range(steps))
-    one = torch.ones(1, 16)
-    return LayerCase(Operator(Kind.LINEAR), (weight,), one, one[0], torch.tensor(500.0), 13, plan, inputs)
+    one = torch.ones(1, weight_shape[0])
+    return LayerCase(operator, (weight,), one, one[0], torch.tensor(500.0), 13, plan, inputs)
 
 
 def _random_operator(rng: np.random.Generator, largest: int) -> tuple[Operator, tuple[int, ...], tuple[int, ...]]:
@@ -290,7 +293,7 @@ class FloatProgram:
     def __init__(self, command: list[str]) -> None:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def __enter__(self) -> FloatProgram:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -94,14 +94,26 @@ def test_a_wrong_integer_is_noticed(native: str, cases: Cases) -> None:
         selftest.assert_equal(expected, actual)
 
 
-def test_a_thousand_steps_leave_no_drift(native: str) -> None:
-    """I2: O == W (*) A after 1,000 steps; the reference's own outcome says the same."""
-    case = selftest.long_case(steps=1000)
+@pytest.mark.parametrize("threads", [2, 5])
+def test_the_thread_count_changes_nothing(native: str, cases: Cases, threads: int) -> None:
+    check([native, "auto"], cases[::4], threads)
+
+
+@pytest.mark.parametrize("kind", [selftest.Kind.LINEAR, selftest.Kind.CONV])
+def test_a_thousand_steps_leave_no_drift(native: str, kind: selftest.Kind) -> None:
+    """I2: O == W (*) A after 1,000 steps, by an integer product of its own."""
+    case = selftest.long_case(kind, steps=1000)
     answer = selftest.run_program([native, "auto"], selftest.encode(case))
     outcome = selftest.decode(case, answer)
-    weight = case.weights[0].numpy().astype(np.int64)
-    positions = outcome.lattice.reshape(-1, weight.shape[1]).astype(np.int64)
-    np.testing.assert_array_equal(outcome.accumulator.reshape(-1, weight.shape[0]), positions @ weight.T)
+    batch, channels, height, width = case.geometry[:4]
+    lattice = torch.from_numpy(outcome.lattice.reshape(batch, height, width, channels).astype(np.float64))
+    if kind is selftest.Kind.CONV:
+        lattice = lattice.permute(0, 3, 1, 2)
+    expected = case.operator(lattice, case.weights[0].double())  # exact: far below 2^53
+    if kind is selftest.Kind.CONV:
+        expected = expected.permute(0, 2, 3, 1)
+    np.testing.assert_array_equal(outcome.accumulator, expected.reshape(-1).numpy())
+    assert np.abs(outcome.lattice).max() > 100
 
 
 @pytest.mark.parametrize("seed", [0, 1, 7, 2**64 - 1])

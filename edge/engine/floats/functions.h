@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "floats/activation_kind.h"
+#include "simd/inline.h"
 
 namespace modiff {
 
@@ -19,7 +20,7 @@ struct ExpOfNegated {
   typename S::F fraction;  // exp(-r), within [0.7, 1.42]
   typename S::I units;     // n, in the low 9 bits
 
-  explicit ExpOfNegated(const typename S::F& value) {
+  MODIFF_INLINE explicit ExpOfNegated(const typename S::F& value) {
     constexpr float kHighest = 87.0F;
     constexpr float kPerLn2 = 1.44269504088896341F;
     constexpr float kLn2 = 0.693147180559945309F;
@@ -40,7 +41,7 @@ struct ExpOfNegated {
 
 // exp(-x).
 template <typename S>
-typename S::F exp_of_negated(const typename S::F& x) {
+MODIFF_INLINE typename S::F exp_of_negated(const typename S::F& x) {
   const ExpOfNegated<S> parts(x);
   const typename S::I exponent = S::add_bits(S::template shift_left<23>(parts.units), S::splat_bits(127U << 23U));
   return S::mul(parts.fraction, S::from_bits(exponent));
@@ -48,20 +49,20 @@ typename S::F exp_of_negated(const typename S::F& x) {
 
 // 1 + exp(-x); anything where x is NaN, which saves a product.
 template <typename S>
-typename S::F one_plus_exp_of_negated(const typename S::F& x) {
+MODIFF_INLINE typename S::F one_plus_exp_of_negated(const typename S::F& x) {
   const ExpOfNegated<S> parts(x);
   const typename S::I scaled = S::add_bits(S::bits(parts.fraction), S::template shift_left<23>(parts.units));
   return S::add(S::splat(1.0F), S::from_bits(scaled));
 }
 
 template <typename S>
-typename S::F silu(const typename S::F& x) {
+MODIFF_INLINE typename S::F silu(const typename S::F& x) {
   return S::div(x, one_plus_exp_of_negated<S>(x));
 }
 
 // x * (1 + tanh(z)) / 2 = x / (1 + exp(-2z)), z = sqrt(2 / pi) * (x + 0.044715 x^3).
 template <typename S>
-typename S::F gelu_tanh(const typename S::F& x) {
+MODIFF_INLINE typename S::F gelu_tanh(const typename S::F& x) {
   const typename S::F square = S::mul(x, x);
   const typename S::F inner = S::fma(square, S::splat(2.0F * 0.7978845608F * 0.044715F), S::splat(2.0F * 0.7978845608F));
   return S::div(x, one_plus_exp_of_negated<S>(S::mul(x, inner)));
@@ -69,7 +70,7 @@ typename S::F gelu_tanh(const typename S::F& x) {
 
 // x * (1 + erf(x / sqrt 2)) / 2, with erf of Abramowitz and Stegun 7.1.26 (absolute error 1.5e-7).
 template <typename S>
-typename S::F gelu(const typename S::F& x) {
+MODIFF_INLINE typename S::F gelu(const typename S::F& x) {
   using F = typename S::F;
   const F one = S::splat(1.0F);
   const F z = S::absolute(S::mul(x, S::splat(0.70710678118654752F)));
@@ -85,13 +86,13 @@ typename S::F gelu(const typename S::F& x) {
 }
 
 template <typename S>
-typename S::F relu(const typename S::F& x) {
+MODIFF_INLINE typename S::F relu(const typename S::F& x) {
   // The sum makes the zero of a negative number positive.
   return S::add(S::at_least(x, S::splat(0.0F)), S::splat(0.0F));
 }
 
 template <typename S, Activation A>
-typename S::F activate(const typename S::F& x) {
+MODIFF_INLINE typename S::F activate(const typename S::F& x) {
   switch (A) {
     case Activation::kSilu:
       return silu<S>(x);
@@ -109,7 +110,7 @@ typename S::F activate(const typename S::F& x) {
 
 // The first `count` of eight lanes, zero in the others.
 template <typename S>
-typename S::F load_some(const float* p, int count) {
+MODIFF_INLINE typename S::F load_some(const float* p, int count) {
   float lanes[8] = {};
   for (int i = 0; i < count; ++i) {
     lanes[i] = p[i];
@@ -118,7 +119,7 @@ typename S::F load_some(const float* p, int count) {
 }
 
 template <typename S>
-void store_some(float* p, const typename S::F& a, int count) {
+MODIFF_INLINE void store_some(float* p, const typename S::F& a, int count) {
   float lanes[8];
   S::store(lanes, a);
   for (int i = 0; i < count; ++i) {

@@ -80,16 +80,14 @@ void matrix_columns(const float* a, ptrdiff_t a_stride, int rows, const float* b
 
 // The scratch of one call; every row starts at a multiple of eight floats.
 struct AttentionScratch {
-  float* turned;     // [depth][kAttentionKeys]: keys of this block, transposed
-  float* values;     // [kAttentionKeys][8]: the last values' columns, padded
-  float* scores;     // [kAttentionQueries][kAttentionKeys]
-  float* mixed;      // [kAttentionQueries][padded depth]
-  float* maximum;    // [kAttentionQueries]
-  float* sum;        // [kAttentionQueries]
+  float* values;   // [kAttentionKeys][8]: the last values' columns, padded
+  float* scores;   // [kAttentionQueries][kAttentionKeys]
+  float* mixed;    // [kAttentionQueries][padded depth]
+  float* maximum;  // [kAttentionQueries]
+  float* sum;      // [kAttentionQueries]
 
   AttentionScratch(float* memory, int64_t depth)
-      : turned(memory),
-        values(turned + depth * kAttentionKeys),
+      : values(memory),
         scores(values + kAttentionKeys * 8),
         mixed(scores + kAttentionQueries * kAttentionKeys),
         maximum(mixed + kAttentionQueries * ((depth + 7) & ~int64_t{7})),
@@ -134,21 +132,6 @@ float soften(float* scores, int count, float scale, float* maximum, float* sum) 
 }
 
 template <typename S>
-void turn_keys(const float* k, ptrdiff_t stride, int keys, int64_t depth, float* turned) {
-  for (int j = 0; j < keys; ++j) {
-    for (int64_t d = 0; d < depth; ++d) {
-      turned[d * kAttentionKeys + j] = k[j * stride + d];
-    }
-  }
-  const int whole = (keys + 7) & ~7;
-  for (int64_t d = 0; keys < whole && d < depth; ++d) {
-    for (int j = keys; j < whole; ++j) {
-      turned[d * kAttentionKeys + j] = 0.0F;
-    }
-  }
-}
-
-template <typename S>
 void mix_values(const AttentionBlock& job, const AttentionScratch& s, const float* v, int keys, int64_t padded) {
   int64_t d = 0;
   for (; d + 16 <= job.depth; d += 16) {
@@ -178,14 +161,14 @@ void attention(const AttentionBlock& job) {
   }
   for (int64_t first = 0; first < job.keys; first += kAttentionKeys) {
     const int keys = static_cast<int>(job.keys - first < kAttentionKeys ? job.keys - first : kAttentionKeys);
-    turn_keys<S>(job.k + first * job.kv_stride, job.kv_stride, keys, job.depth, s.turned);
+    const float* turned = job.turned + first * job.depth;
     int column = 0;
     for (; column + 16 <= keys; column += 16) {
-      matrix_columns<S, 2, false>(job.q, job.q_stride, job.queries, s.turned + column, kAttentionKeys, job.depth,
+      matrix_columns<S, 2, false>(job.q, job.q_stride, job.queries, turned + column, kAttentionKeys, job.depth,
                                   s.scores + column, kAttentionKeys);
     }
     for (; column < keys; column += 8) {
-      matrix_columns<S, 1, false>(job.q, job.q_stride, job.queries, s.turned + column, kAttentionKeys, job.depth,
+      matrix_columns<S, 1, false>(job.q, job.q_stride, job.queries, turned + column, kAttentionKeys, job.depth,
                                   s.scores + column, kAttentionKeys);
     }
     for (int i = 0; i < job.queries; ++i) {

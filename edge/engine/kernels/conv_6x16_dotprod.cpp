@@ -20,6 +20,7 @@ struct TallTile {
   const int8_t* weights;
   int64_t whole;  // fours of quads
   int64_t rest;   // quads after those
+  int32_t* out[kTallPixels];  // sixteen sums each, to be added to
 };
 
 // clang-format off
@@ -43,8 +44,17 @@ struct TallTile {
 #define MODIFF_LOAD(width) \
   "ldr " #width "0, [%[p0], %[at]]\n ldr " #width "1, [%[p1], %[at]]\n ldr " #width "2, [%[p2], %[at]]\n" \
   "ldr " #width "3, [%[p3], %[at]]\n ldr " #width "4, [%[p4], %[at]]\n ldr " #width "5, [%[p5], %[at]]\n"
+// Adds one pixel's sums, shifted, to where the next pointer of `outs` leads.
+#define MODIFF_STORE(a, b, c, d) \
+  "ldr %[at], [%[outs]], #8\n ldp q0, q1, [%[at]]\n ldp q2, q3, [%[at], #32]\n" \
+  "sshl v" #a ".4s, v" #a ".4s, v7.4s\n sshl v" #b ".4s, v" #b ".4s, v7.4s\n" \
+  "sshl v" #c ".4s, v" #c ".4s, v7.4s\n sshl v" #d ".4s, v" #d ".4s, v7.4s\n" \
+  "add v0.4s, v0.4s, v" #a ".4s\n add v1.4s, v1.4s, v" #b ".4s\n" \
+  "add v2.4s, v2.4s, v" #c ".4s\n add v3.4s, v3.4s, v" #d ".4s\n" \
+  "stp q0, q1, [%[at]]\n stp q2, q3, [%[at], #32]\n"
 
-void run_tall_tile(const TallTile& tile, TileSums<kTallPixels>& sums) {
+void run_tall_tile(const TallTile& tile, int shift) {
+  int32_t* const* outs = tile.out;
   const Tap* tap = tile.taps;
   int64_t taps_left = tile.tap_count;
   const int8_t* weight;
@@ -76,16 +86,13 @@ void run_tall_tile(const TallTile& tile, TileSums<kTallPixels>& sums) {
       "5:\n"
       "subs %[taps_left], %[taps_left], #1\n"
       "b.ne 1b\n"
-      "stp q8, q9, [%[sums]]\n stp q10, q11, [%[sums], #32]\n"
-      "stp q12, q13, [%[sums], #64]\n stp q14, q15, [%[sums], #96]\n"
-      "stp q16, q17, [%[sums], #128]\n stp q18, q19, [%[sums], #160]\n"
-      "stp q20, q21, [%[sums], #192]\n stp q22, q23, [%[sums], #224]\n"
-      "stp q24, q25, [%[sums], #256]\n stp q26, q27, [%[sums], #288]\n"
-      "stp q28, q29, [%[sums], #320]\n stp q30, q31, [%[sums], #352]\n"
-      : [tap] "+r"(tap), [taps_left] "+r"(taps_left), [weight] "=&r"(weight), [at] "=&r"(at), [left] "=&r"(left)
+      "dup v7.4s, %w[shift]\n"
+      MODIFF_STORE(8, 9, 10, 11) MODIFF_STORE(12, 13, 14, 15) MODIFF_STORE(16, 17, 18, 19)
+      MODIFF_STORE(20, 21, 22, 23) MODIFF_STORE(24, 25, 26, 27) MODIFF_STORE(28, 29, 30, 31)
+      : [tap] "+r"(tap), [taps_left] "+r"(taps_left), [outs] "+r"(outs), [weight] "=&r"(weight), [at] "=&r"(at), [left] "=&r"(left)
       : [p0] "r"(tile.pixels[0]), [p1] "r"(tile.pixels[1]), [p2] "r"(tile.pixels[2]), [p3] "r"(tile.pixels[3]),
         [p4] "r"(tile.pixels[4]), [p5] "r"(tile.pixels[5]), [weights] "r"(tile.weights), [whole] "r"(tile.whole),
-        [rest] "r"(tile.rest), [sums] "r"(sums)
+        [rest] "r"(tile.rest), [shift] "r"(shift)
       : "cc", "memory", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14",
         "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30",
         "v31");
@@ -94,6 +101,7 @@ void run_tall_tile(const TallTile& tile, TileSums<kTallPixels>& sums) {
 #undef MODIFF_DOT
 #undef MODIFF_QUAD
 #undef MODIFF_LOAD
+#undef MODIFF_STORE
 // clang-format on
 
 // One SDOT per four output channels, four input channels and pixel; each loaded weight serves P pixels.
@@ -145,16 +153,25 @@ struct DotProduct {
 }  // namespace
 
 void conv_6x16_dotprod(const ConvBlock& block) {
-  TallTile tile = {{}, block.taps, block.tap_count, block.weights, block.quads / 4, block.quads % 4};
+  TallTile tile = {{}, block.taps, block.tap_count, block.weights, block.quads / 4, block.quads % 4, {}};
+  const bool is_whole = block.channels == kOutputTile;
   int first = 0;
   for (; first + kTallPixels <= block.pixel_count && block.tap_count > 0; first += kTallPixels) {
     const ConvPixel* pixels = block.pixels + first;
+    int32_t partial[kTallPixels][kOutputTile];
+    if (!is_whole) {
+      std::memset(partial, 0, sizeof(partial));
+    }
     for (int p = 0; p < kTallPixels; ++p) {
       tile.pixels[p] = block.plane + pixels[p].input;
+      tile.out[p] = is_whole ? block.accumulator + pixels[p].output : partial[p];
     }
-    TileSums<kTallPixels> sums;
-    run_tall_tile(tile, sums);
-    accumulate_tile<kTallPixels>(block, pixels, kTallPixels, sums);
+    run_tall_tile(tile, block.shift);
+    for (int p = 0; !is_whole && p < kTallPixels; ++p) {
+      for (int c = 0; c < block.channels; ++c) {
+        block.accumulator[pixels[p].output + c] += partial[p][c];
+      }
+    }
   }
   run_tiles<DotProduct, 4>(block, first);
 }

@@ -24,12 +24,21 @@ typename S::F activate_by_kind(Activation kind, const typename S::F& x) {
 }
 
 // A block's vectors for eight of its channels, and the steps in order. Rare: all of them; else only scale, bias, shift
-// and add.
+// and add. Pointers are copies, so that the compiler knows that no store changes them.
 template <typename S, bool Rare, bool HasShift, bool HasAdd>
 class EpilogueLanes {
  public:
+  using F = typename S::F;
+
   EpilogueLanes(const EpilogueBlock& block, int first)
-      : block_(block), first_(first), share_(S::splat(block.share)) {
+      : activation_(block.activation),
+        accumulator_(block.accumulator + first),
+        residual_(block.residual == nullptr ? nullptr : block.residual + first),
+        history_(block.history == nullptr ? nullptr : block.history + first),
+        add_(block.add == nullptr ? nullptr : block.add + first),
+        out_(block.out + first),
+        has_gate_(block.gate != nullptr),
+        share_(S::splat(block.share)) {
     const int count = block.channels - first < 8 ? block.channels - first : 8;
     const auto read = [&](const float* vector) {
       return vector == nullptr ? S::splat(0.0F) : load_some<S>(vector + first, count);
@@ -41,58 +50,58 @@ class EpilogueLanes {
     gate_ = Rare ? read(block.gate) : bias_;
   }
 
-  void eight(ptrdiff_t at) const {
-    const ptrdiff_t place = at + first_;
-    const typename S::F residual =
-        Rare && block_.residual != nullptr ? S::load_integers(block_.residual + place) : scale_;
-    const typename S::F history = Rare && block_.history != nullptr ? S::load(block_.history + place) : scale_;
-    const typename S::F added = HasAdd ? S::load(block_.add + place) : scale_;
-    S::store(block_.out + place, run(S::load_integers(block_.accumulator + place), residual, history, added));
+  MODIFF_INLINE void eight(ptrdiff_t at) const {
+    const F residual = Rare && residual_ != nullptr ? S::load_integers(residual_ + at) : scale_;
+    const F history = Rare && history_ != nullptr ? S::load(history_ + at) : scale_;
+    const F added = HasAdd ? S::load(add_ + at) : scale_;
+    S::store(out_ + at, run(S::load_integers(accumulator_ + at), residual, history, added));
   }
 
-  void some(ptrdiff_t at, int count) const {
-    const ptrdiff_t place = at + first_;
+  MODIFF_INLINE void some(ptrdiff_t at, int count) const {
     const auto integers = [&](const int32_t* tensor) {
       int32_t lanes[8] = {};
       for (int i = 0; i < count; ++i) {
-        lanes[i] = tensor[place + i];
+        lanes[i] = tensor[at + i];
       }
       return S::load_integers(lanes);
     };
-    const typename S::F residual = Rare && block_.residual != nullptr ? integers(block_.residual) : scale_;
-    const typename S::F history =
-        Rare && block_.history != nullptr ? load_some<S>(block_.history + place, count) : scale_;
-    const typename S::F added = HasAdd ? load_some<S>(block_.add + place, count) : scale_;
-    store_some<S>(block_.out + place, run(integers(block_.accumulator), residual, history, added), count);
+    const F residual = Rare && residual_ != nullptr ? integers(residual_) : scale_;
+    const F history = Rare && history_ != nullptr ? load_some<S>(history_ + at, count) : scale_;
+    const F added = HasAdd ? load_some<S>(add_ + at, count) : scale_;
+    store_some<S>(out_ + at, run(integers(accumulator_), residual, history, added), count);
   }
 
  private:
-  typename S::F run(const typename S::F& accumulator, const typename S::F& residual, const typename S::F& history,
-                    const typename S::F& added) const {
-    typename S::F y = S::mul(scale_, accumulator);
-    if (Rare && block_.residual != nullptr) {
+  MODIFF_INLINE F run(const F& accumulator, const F& residual, const F& history, const F& added) const {
+    F y = S::mul(scale_, accumulator);
+    if (Rare && residual_ != nullptr) {
       y = S::add(y, S::mul(residual_scale_, residual));
     }
     y = S::add(y, bias_);
-    if (Rare && block_.history != nullptr) {
+    if (Rare && history_ != nullptr) {
       y = S::add(y, S::mul(share_, S::sub(y, history)));
     }
     y = HasShift ? S::add(y, shift_) : y;
     if (Rare) {
-      y = activate_by_kind<S>(block_.activation, y);
-      y = block_.gate != nullptr ? S::mul(y, gate_) : y;
+      y = activate_by_kind<S>(activation_, y);
+      y = has_gate_ ? S::mul(y, gate_) : y;
     }
     return HasAdd ? S::add(y, added) : y;
   }
 
-  const EpilogueBlock& block_;
-  int first_;
-  typename S::F share_;
-  typename S::F scale_;
-  typename S::F bias_;
-  typename S::F shift_;
-  typename S::F residual_scale_;
-  typename S::F gate_;
+  Activation activation_;
+  const int32_t* accumulator_;
+  const int32_t* residual_;
+  const float* history_;
+  const float* add_;
+  float* out_;
+  bool has_gate_;
+  F share_;
+  F scale_;
+  F bias_;
+  F shift_;
+  F residual_scale_;
+  F gate_;
 };
 
 template <typename S, bool Rare, bool HasShift, bool HasAdd>
@@ -100,9 +109,10 @@ void epilogue_pixels(const EpilogueBlock& block) {
   const EpilogueLanes<S, Rare, HasShift, HasAdd> low(block, 0);
   if (block.channels == kOutputTile) {
     const EpilogueLanes<S, Rare, HasShift, HasAdd> high(block, 8);
-    for (int p = 0; p < block.pixel_count; ++p) {
-      low.eight(block.pixels[p].output);
-      high.eight(block.pixels[p].output);
+    const ConvPixel* const end = block.pixels + block.pixel_count;
+    for (const ConvPixel* pixel = block.pixels; pixel != end; ++pixel) {
+      low.eight(pixel->output);
+      high.eight(pixel->output);
     }
     return;
   }

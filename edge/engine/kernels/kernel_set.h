@@ -98,8 +98,8 @@ struct ChannelSums {
 
 // Some queries of one head: out = softmax(scale * q k^T) v.
 struct AttentionBlock {
-  const float* q;  // [queries] rows of `depth`, `stride` apart; k, v and out likewise
-  const float* k;
+  const float* q;       // [queries] rows of `depth`, `stride` apart; v and out likewise
+  const float* turned;  // [key blocks][depth][kAttentionKeys]: the keys, transposed, zeros after the last
   const float* v;
   float* out;
   ptrdiff_t q_stride;

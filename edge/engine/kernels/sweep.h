@@ -15,11 +15,11 @@ class QuantizeSink {
  public:
   QuantizeSink(const QuantizeRows& rows, const QuantizePass& pass) : rows_(rows), vector_(pass), scalar_(pass) {}
 
-  void eight(const typename S::F& u, int64_t pixel, int64_t channel) {
+  MODIFF_INLINE void eight(const typename S::F& u, int64_t pixel, int64_t channel) {
     vector_.eight(u, rows_.lattice + pixel * rows_.lattice_stride + channel,
                   rows_.codes + pixel * rows_.codes_stride + channel);
   }
-  void some(const typename S::F& u, int64_t pixel, int64_t channel, int count) {
+  MODIFF_INLINE void some(const typename S::F& u, int64_t pixel, int64_t channel, int count) {
     float lanes[8];
     S::store(lanes, u);
     for (int i = 0; i < count; ++i) {
@@ -44,8 +44,8 @@ class StoreSink {
  public:
   StoreSink(float* out, ptrdiff_t stride) : out_(out), stride_(stride) {}
 
-  void eight(const typename S::F& u, int64_t pixel, int64_t channel) { S::store(out_ + pixel * stride_ + channel, u); }
-  void some(const typename S::F& u, int64_t pixel, int64_t channel, int count) {
+  MODIFF_INLINE void eight(const typename S::F& u, int64_t pixel, int64_t channel) { S::store(out_ + pixel * stride_ + channel, u); }
+  MODIFF_INLINE void some(const typename S::F& u, int64_t pixel, int64_t channel, int count) {
     store_some<S>(out_ + pixel * stride_ + channel, u, count);
   }
 

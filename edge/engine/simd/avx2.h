@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/quantize_scalar.h"
+#include "simd/inline.h"
 
 namespace modiff {
 
@@ -21,44 +22,44 @@ struct Avx2 {
     const float* p;
   };
 
-  static F load(const float* p) { return {_mm256_loadu_ps(p)}; }
-  static void store(float* p, const F& a) { _mm256_storeu_ps(p, a.v); }
-  static F splat(float a) { return {_mm256_set1_ps(a)}; }
-  static F add(const F& a, const F& b) { return {_mm256_add_ps(a.v, b.v)}; }
-  static F sub(const F& a, const F& b) { return {_mm256_sub_ps(a.v, b.v)}; }
-  static F mul(const F& a, const F& b) { return {_mm256_mul_ps(a.v, b.v)}; }
-  static F div(const F& a, const F& b) { return {_mm256_div_ps(a.v, b.v)}; }
-  static F fma(const F& a, const F& b, const F& c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+  MODIFF_INLINE static F load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  MODIFF_INLINE static void store(float* p, const F& a) { _mm256_storeu_ps(p, a.v); }
+  MODIFF_INLINE static F splat(float a) { return {_mm256_set1_ps(a)}; }
+  MODIFF_INLINE static F add(const F& a, const F& b) { return {_mm256_add_ps(a.v, b.v)}; }
+  MODIFF_INLINE static F sub(const F& a, const F& b) { return {_mm256_sub_ps(a.v, b.v)}; }
+  MODIFF_INLINE static F mul(const F& a, const F& b) { return {_mm256_mul_ps(a.v, b.v)}; }
+  MODIFF_INLINE static F div(const F& a, const F& b) { return {_mm256_div_ps(a.v, b.v)}; }
+  MODIFF_INLINE static F fma(const F& a, const F& b, const F& c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
   // The instruction gives its second operand where one is NaN: a NaN in the first is put back.
-  static F max(const F& a, const F& b) {
+  MODIFF_INLINE static F max(const F& a, const F& b) {
     return {_mm256_blendv_ps(_mm256_max_ps(a.v, b.v), a.v, _mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q))};
   }
-  static F min(const F& a, const F& b) {
+  MODIFF_INLINE static F min(const F& a, const F& b) {
     return {_mm256_blendv_ps(_mm256_min_ps(a.v, b.v), a.v, _mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q))};
   }
-  static F at_least(const F& a, const F& bound) { return {_mm256_max_ps(bound.v, a.v)}; }
-  static F at_most(const F& a, const F& bound) { return {_mm256_min_ps(bound.v, a.v)}; }
-  static F with_sign_of(const F& a, const F& b) {
+  MODIFF_INLINE static F at_least(const F& a, const F& bound) { return {_mm256_max_ps(bound.v, a.v)}; }
+  MODIFF_INLINE static F at_most(const F& a, const F& bound) { return {_mm256_min_ps(bound.v, a.v)}; }
+  MODIFF_INLINE static F with_sign_of(const F& a, const F& b) {
     const __m256 sign = _mm256_set1_ps(-0.0F);
     return {_mm256_or_ps(_mm256_and_ps(sign, a.v), _mm256_andnot_ps(sign, b.v))};
   }
-  static F absolute(const F& a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0F), a.v)}; }
+  MODIFF_INLINE static F absolute(const F& a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0F), a.v)}; }
 
-  static Quad load_quad(const float* p) { return {p}; }
+  MODIFF_INLINE static Quad load_quad(const float* p) { return {p}; }
   template <int Lane>
-  static F fma_lane(const F& a, const Quad& b, const F& c) {
+  MODIFF_INLINE static F fma_lane(const F& a, const Quad& b, const F& c) {
     return {_mm256_fmadd_ps(a.v, _mm256_broadcast_ss(b.p + Lane), c.v)};
   }
 
-  static I bits(const F& a) { return {_mm256_castps_si256(a.v)}; }
-  static F from_bits(const I& a) { return {_mm256_castsi256_ps(a.v)}; }
-  static I add_bits(const I& a, const I& b) { return {_mm256_add_epi32(a.v, b.v)}; }
-  static I splat_bits(uint32_t a) { return {_mm256_set1_epi32(static_cast<int>(a))}; }
+  MODIFF_INLINE static I bits(const F& a) { return {_mm256_castps_si256(a.v)}; }
+  MODIFF_INLINE static F from_bits(const I& a) { return {_mm256_castsi256_ps(a.v)}; }
+  MODIFF_INLINE static I add_bits(const I& a, const I& b) { return {_mm256_add_epi32(a.v, b.v)}; }
+  MODIFF_INLINE static I splat_bits(uint32_t a) { return {_mm256_set1_epi32(static_cast<int>(a))}; }
   template <int Count>
-  static I shift_left(const I& a) {
+  MODIFF_INLINE static I shift_left(const I& a) {
     return {_mm256_slli_epi32(a.v, Count)};
   }
-  static F load_integers(const int32_t* p) {
+  MODIFF_INLINE static F load_integers(const int32_t* p) {
     return {_mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
   }
 
@@ -70,7 +71,7 @@ struct Avx2 {
           limit_(_mm256_set1_epi32(pass.limit)),
           exponent_(_mm_cvtsi32_si128(pass.exponent)) {}
 
-    void eight(const F& u, int16_t* lattice, int8_t* codes) {
+    MODIFF_INLINE void eight(const F& u, int16_t* lattice, int8_t* codes) {
       __m128i* const place = reinterpret_cast<__m128i*>(lattice);
       const __m256i a = _mm256_cvtepi16_epi32(_mm_loadu_si128(place));
       const __m256 t = _mm256_mul_ps(u.v, inverse_step_);

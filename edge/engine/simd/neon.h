@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/quantize_scalar.h"
+#include "simd/inline.h"
 
 namespace modiff {
 
@@ -20,44 +21,44 @@ struct Neon {
   };
   using Quad = float32x4_t;
 
-  static F load(const float* p) { return {vld1q_f32(p), vld1q_f32(p + 4)}; }
-  static void store(float* p, const F& a) {
+  MODIFF_INLINE static F load(const float* p) { return {vld1q_f32(p), vld1q_f32(p + 4)}; }
+  MODIFF_INLINE static void store(float* p, const F& a) {
     vst1q_f32(p, a.low);
     vst1q_f32(p + 4, a.high);
   }
-  static F splat(float a) { return {vdupq_n_f32(a), vdupq_n_f32(a)}; }
-  static F add(const F& a, const F& b) { return {vaddq_f32(a.low, b.low), vaddq_f32(a.high, b.high)}; }
-  static F sub(const F& a, const F& b) { return {vsubq_f32(a.low, b.low), vsubq_f32(a.high, b.high)}; }
-  static F mul(const F& a, const F& b) { return {vmulq_f32(a.low, b.low), vmulq_f32(a.high, b.high)}; }
-  static F div(const F& a, const F& b) { return {vdivq_f32(a.low, b.low), vdivq_f32(a.high, b.high)}; }
-  static F fma(const F& a, const F& b, const F& c) {
+  MODIFF_INLINE static F splat(float a) { return {vdupq_n_f32(a), vdupq_n_f32(a)}; }
+  MODIFF_INLINE static F add(const F& a, const F& b) { return {vaddq_f32(a.low, b.low), vaddq_f32(a.high, b.high)}; }
+  MODIFF_INLINE static F sub(const F& a, const F& b) { return {vsubq_f32(a.low, b.low), vsubq_f32(a.high, b.high)}; }
+  MODIFF_INLINE static F mul(const F& a, const F& b) { return {vmulq_f32(a.low, b.low), vmulq_f32(a.high, b.high)}; }
+  MODIFF_INLINE static F div(const F& a, const F& b) { return {vdivq_f32(a.low, b.low), vdivq_f32(a.high, b.high)}; }
+  MODIFF_INLINE static F fma(const F& a, const F& b, const F& c) {
     return {vfmaq_f32(c.low, a.low, b.low), vfmaq_f32(c.high, a.high, b.high)};
   }
-  static F max(const F& a, const F& b) { return {vmaxq_f32(a.low, b.low), vmaxq_f32(a.high, b.high)}; }
-  static F min(const F& a, const F& b) { return {vminq_f32(a.low, b.low), vminq_f32(a.high, b.high)}; }
-  static F at_least(const F& a, const F& bound) { return max(a, bound); }
-  static F at_most(const F& a, const F& bound) { return min(a, bound); }
-  static F with_sign_of(const F& a, const F& b) {
+  MODIFF_INLINE static F max(const F& a, const F& b) { return {vmaxq_f32(a.low, b.low), vmaxq_f32(a.high, b.high)}; }
+  MODIFF_INLINE static F min(const F& a, const F& b) { return {vminq_f32(a.low, b.low), vminq_f32(a.high, b.high)}; }
+  MODIFF_INLINE static F at_least(const F& a, const F& bound) { return max(a, bound); }
+  MODIFF_INLINE static F at_most(const F& a, const F& bound) { return min(a, bound); }
+  MODIFF_INLINE static F with_sign_of(const F& a, const F& b) {
     const uint32x4_t sign = vdupq_n_u32(0x80000000U);
     return {vbslq_f32(sign, a.low, b.low), vbslq_f32(sign, a.high, b.high)};
   }
-  static F absolute(const F& a) { return {vabsq_f32(a.low), vabsq_f32(a.high)}; }
+  MODIFF_INLINE static F absolute(const F& a) { return {vabsq_f32(a.low), vabsq_f32(a.high)}; }
 
-  static Quad load_quad(const float* p) { return vld1q_f32(p); }
+  MODIFF_INLINE static Quad load_quad(const float* p) { return vld1q_f32(p); }
   template <int Lane>
-  static F fma_lane(const F& a, const Quad& b, const F& c) {
+  MODIFF_INLINE static F fma_lane(const F& a, const Quad& b, const F& c) {
     return {vfmaq_laneq_f32(c.low, a.low, b, Lane), vfmaq_laneq_f32(c.high, a.high, b, Lane)};
   }
 
-  static I bits(const F& a) { return {vreinterpretq_u32_f32(a.low), vreinterpretq_u32_f32(a.high)}; }
-  static F from_bits(const I& a) { return {vreinterpretq_f32_u32(a.low), vreinterpretq_f32_u32(a.high)}; }
-  static I add_bits(const I& a, const I& b) { return {vaddq_u32(a.low, b.low), vaddq_u32(a.high, b.high)}; }
-  static I splat_bits(uint32_t a) { return {vdupq_n_u32(a), vdupq_n_u32(a)}; }
+  MODIFF_INLINE static I bits(const F& a) { return {vreinterpretq_u32_f32(a.low), vreinterpretq_u32_f32(a.high)}; }
+  MODIFF_INLINE static F from_bits(const I& a) { return {vreinterpretq_f32_u32(a.low), vreinterpretq_f32_u32(a.high)}; }
+  MODIFF_INLINE static I add_bits(const I& a, const I& b) { return {vaddq_u32(a.low, b.low), vaddq_u32(a.high, b.high)}; }
+  MODIFF_INLINE static I splat_bits(uint32_t a) { return {vdupq_n_u32(a), vdupq_n_u32(a)}; }
   template <int Count>
-  static I shift_left(const I& a) {
+  MODIFF_INLINE static I shift_left(const I& a) {
     return {vshlq_n_u32(a.low, Count), vshlq_n_u32(a.high, Count)};
   }
-  static F load_integers(const int32_t* p) {
+  MODIFF_INLINE static F load_integers(const int32_t* p) {
     return {vcvtq_f32_s32(vld1q_s32(p)), vcvtq_f32_s32(vld1q_s32(p + 4))};
   }
 
@@ -71,7 +72,7 @@ struct Neon {
           left_(vdupq_n_s16(static_cast<int16_t>(pass.exponent))),
           right_(vdupq_n_s16(static_cast<int16_t>(-pass.exponent))) {}
 
-    void eight(const F& u, int16_t* lattice, int8_t* codes) {
+    MODIFF_INLINE void eight(const F& u, int16_t* lattice, int8_t* codes) {
       const int16x8_t a = vld1q_s16(lattice);
       const float32x4_t low = scaled(u.low, vmovl_s16(vget_low_s16(a)));
       const float32x4_t high = scaled(u.high, vmovl_high_s16(a));

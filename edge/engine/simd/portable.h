@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "kernels/quantize_scalar.h"
+#include "simd/inline.h"
 
 namespace modiff {
 
@@ -129,7 +130,7 @@ struct Portable {
   class Quantizer {
    public:
     explicit Quantizer(const QuantizePass& pass) : scalar_(pass) {}
-    void eight(const F& u, int16_t* lattice, int8_t* codes) {
+    MODIFF_INLINE void eight(const F& u, int16_t* lattice, int8_t* codes) {
       for (int i = 0; i < kLanes; ++i) {
         scalar_.one(u.v[i], lattice + i, codes + i);
       }
