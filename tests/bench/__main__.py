@@ -12,9 +12,10 @@ from tests.bench.instructions import count
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 AsJson = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
-Model = Annotated[str, typer.Argument(help="cifar10, demo, or unet-SIZEpx-WIDTH.")]
+Model = Annotated[str, typer.Argument(help="cifar10, demo, unet-SIZEpx-WIDTH or grid-SIZEpx-WIDTH.")]
 Isa = Annotated[str, typer.Option(help="Which of our kernels: auto, dotprod, neon, portable.")]
 Cpu = Annotated[str, typer.Option(help="The core to emulate, as QEMU names it.")]
+BoardName = Annotated[str, typer.Option("--board", help="Name or path of a board.")]
 
 
 @app.callback()
@@ -55,7 +56,7 @@ def operators(
 
     prepared = prepare(model)
     recording, _ = count_steps(prepared, 3, cpu=cpu, isa=isa, marked=True)
-    each = per_call(recording, read_calls(prepared.program, "step"), 2)
+    each = per_call(recording, read_calls(prepared.program, "step"), 1)
     shares = by_operator(each)
     total = sum(share.counts.total for share in shares)
     output.show(f"{model}, one modulated step by operator: {output.giga(total)}", COLUMNS, rows(shares))
@@ -79,11 +80,8 @@ def loops(json: AsJson = False) -> None:
     from edge.toolchain import build_engine
     from tests.bench import mca
 
-    costs = [
-        mca.loop_cost(loop, core)
-        for loop in mca.loops(build_engine("aarch64", symbols=True).engine)
-        for core in mca.CORES
-    ]
+    found = mca.loops(build_engine("aarch64", symbols=True).engine)
+    costs = [mca.loop_cost(loop, core) for loop in found for core in mca.CORES]
     rows = [
         [
             c.function,
@@ -99,6 +97,60 @@ def loops(json: AsJson = False) -> None:
     columns = ["inner loop", "core", "instr", "MACs", "cycles", "cycles per 16 MACs", "ideal"]
     output.show("inner loops by llvm-mca", columns, rows)
     output.emit([{**vars(c), "per_16_macs": c.per_16_macs} for c in costs], as_json=json)
+
+
+@app.command()
+@reports_errors
+def compare(
+    model: Model = "cifar10",
+    *,
+    cpu: Cpu = "cortex-a76",
+    threads: Annotated[str, typer.Option(help="Thread counts of the wall-clock contests.")] = "1,2",
+    rounds: Annotated[int, typer.Option(min=3, help="Rounds of each contest.")] = 15,
+    instructions: Annotated[bool, typer.Option(help="Count instructions under emulation: minutes each.")] = True,
+    json: AsJson = False,
+) -> None:
+    """Ours and the rivals side by side: instructions a step, wall-clock ratio, memory, file size."""
+    from tests.bench.report import compare_all
+
+    output.emit(compare_all(model, cpu, [int(n) for n in threads.split(",")], rounds, count=instructions), as_json=json)
+
+
+@app.command()
+@reports_errors
+def fit(board: BoardName = "rpi5", json: AsJson = False) -> None:
+    """Fit a board's cost model to counted layers, and check it on layers that it has not seen."""
+    from tests.bench.report import fit_board
+
+    output.emit(fit_board(board), as_json=json)
+
+
+@app.command()
+@reports_errors
+def roofline(
+    model: Model = "cifar10",
+    *,
+    board: BoardName = "rpi5",
+    cores: Annotated[int, typer.Option(min=1, help="Cores that compute.")] = 1,
+    json: AsJson = False,
+) -> None:
+    """MACs, bytes and the bound of each modulated layer on a board."""
+    from tests.bench.report import show_roofline
+
+    output.emit(show_roofline(model, board, cores), as_json=json)
+
+
+@app.command()
+@reports_errors
+def growth(
+    models: Annotated[list[str] | None, typer.Argument(help="Models; by default sizes 32-256 and widths.")] = None,
+    cpu: Cpu = "cortex-a76",
+    json: AsJson = False,
+) -> None:
+    """How a step grows with image size and width."""
+    from tests.bench.report import show_growth
+
+    output.emit(show_growth(models, cpu), as_json=json)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,8 +66,7 @@ class Setting:
 def prepare(model_name: str, setting: Setting | None = None) -> Prepared:
     """Calibrates with the uniform plan and lowers, or takes both from the cache while no source has changed."""
     setting = setting or Setting()
-    sources = [*(ROOT / "calib").rglob("*.py"), *(ROOT / "edge").rglob("*.py"), Path(__file__)]
-    key = content_key(model_name, json.dumps(asdict(setting)), sources_key(sources))
+    key = content_key(model_name, json.dumps(asdict(setting)), sources_key(_sources()))
     folder = cache_folder() / "bench" / f"{model_name}-{key}"
     record = folder / "prepared.json"
     if record.is_file():
@@ -79,6 +77,13 @@ def prepare(model_name: str, setting: Setting | None = None) -> Prepared:
     prepared = _lower(model_name, setting, folder / "program.pte")
     record.write_text(json.dumps({**asdict(prepared), "program": ""}), encoding="utf-8")
     return prepared
+
+
+def _sources() -> list[Path]:
+    """What a lowered program depends on; kernels and command lines are not among it."""
+    names = ("operators", "calls", "schema", "packing")
+    edge = [*(ROOT / "edge" / "lower").rglob("*.py"), *(ROOT / "edge" / f"{name}.py" for name in names)]
+    return [*(ROOT / "calib").glob("*.py"), *edge, Path(__file__).with_name("models.py")]
 
 
 def _lower(model_name: str, setting: Setting, path: Path) -> Prepared:
@@ -93,7 +98,7 @@ def _lower(model_name: str, setting: Setting, path: Path) -> Prepared:
     return Prepared(
         model_name,
         path,
-        hashlib.sha256(lowered.data).hexdigest(),
+        lowered.sha256,
         setting.steps,
         lowered.state_bytes,
         lowered.activation_bytes,
