@@ -91,9 +91,9 @@ MODIFF_INLINE typename S::F relu(const typename S::F& x) {
   return S::add(S::at_least(x, S::splat(0.0F)), S::splat(0.0F));
 }
 
-template <typename S, Activation A>
-MODIFF_INLINE typename S::F activate(const typename S::F& x) {
-  switch (A) {
+template <typename S>
+MODIFF_INLINE typename S::F activate(Activation kind, const typename S::F& x) {
+  switch (kind) {
     case Activation::kSilu:
       return silu<S>(x);
     case Activation::kGelu:

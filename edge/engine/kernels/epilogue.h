@@ -6,23 +6,6 @@
 
 namespace modiff {
 
-template <typename S>
-typename S::F activate_by_kind(Activation kind, const typename S::F& x) {
-  switch (kind) {
-    case Activation::kSilu:
-      return silu<S>(x);
-    case Activation::kGelu:
-      return gelu<S>(x);
-    case Activation::kGeluTanh:
-      return gelu_tanh<S>(x);
-    case Activation::kRelu:
-      return relu<S>(x);
-    case Activation::kNone:
-      break;
-  }
-  return x;
-}
-
 // A block's vectors for eight of its channels, and the steps in order. Rare: all of them; else only scale, bias, shift
 // and add. Pointers are copies, so that the compiler knows that no store changes them.
 template <typename S, bool Rare, bool HasShift, bool HasAdd>
@@ -83,7 +66,7 @@ class EpilogueLanes {
     }
     y = HasShift ? S::add(y, shift_) : y;
     if (Rare) {
-      y = activate_by_kind<S>(activation_, y);
+      y = activate<S>(activation_, y);
       y = has_gate_ ? S::mul(y, gate_) : y;
     }
     return HasAdd ? S::add(y, added) : y;

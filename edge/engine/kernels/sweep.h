@@ -13,6 +13,8 @@ enum class Affine { kNone, kChannel, kPixelAndChannel };
 template <typename S>
 class QuantizeSink {
  public:
+  static constexpr bool kIsHot = true;
+
   QuantizeSink(const QuantizeRows& rows, const QuantizePass& pass) : rows_(rows), vector_(pass), scalar_(pass) {}
 
   MODIFF_INLINE void eight(const typename S::F& u, int64_t pixel, int64_t channel) {
@@ -42,6 +44,8 @@ class QuantizeSink {
 template <typename S>
 class StoreSink {
  public:
+  static constexpr bool kIsHot = false;
+
   StoreSink(float* out, ptrdiff_t stride) : out_(out), stride_(stride) {}
 
   MODIFF_INLINE void eight(const typename S::F& u, int64_t pixel, int64_t channel) { S::store(out_ + pixel * stride_ + channel, u); }
@@ -54,8 +58,13 @@ class StoreSink {
   ptrdiff_t stride_;
 };
 
-template <typename S, Affine K, Activation A, typename Sink>
+// The activation is known to the compiler where speed matters most.
+enum class Known { kNone, kSilu, kAny };
+
+template <typename S, Affine K, Known A, typename Sink>
 void sweep_rows(const PrologueRows& rows, Sink& sink) {
+  const Activation kind =
+      A == Known::kNone ? Activation::kNone : (A == Known::kSilu ? Activation::kSilu : rows.activation);
   using F = typename S::F;
   Sink local = sink;
   const int64_t whole = rows.channels & ~int64_t{7};
@@ -72,7 +81,7 @@ void sweep_rows(const PrologueRows& rows, Sink& sink) {
       F u = S::load(x + c);
       u = K == Affine::kPixelAndChannel ? S::fma(u, p, q) : u;
       u = K != Affine::kNone ? S::fma(u, S::load(rows.factor + c), S::load(rows.offset + c)) : u;
-      local.eight(activate<S, A>(u), pixel, c);
+      local.eight(activate<S>(kind, u), pixel, c);
     }
     if (rest > 0) {
       F u = load_some<S>(x + whole, rest);
@@ -80,7 +89,7 @@ void sweep_rows(const PrologueRows& rows, Sink& sink) {
       if (K != Affine::kNone) {
         u = S::fma(u, load_some<S>(rows.factor + whole, rest), load_some<S>(rows.offset + whole, rest));
       }
-      local.some(activate<S, A>(u), pixel, whole, rest);
+      local.some(activate<S>(kind, u), pixel, whole, rest);
     }
   }
   sink = local;
@@ -88,18 +97,15 @@ void sweep_rows(const PrologueRows& rows, Sink& sink) {
 
 template <typename S, Affine K, typename Sink>
 void sweep_activated(const PrologueRows& rows, Sink& sink) {
-  switch (rows.activation) {
-    case Activation::kNone:
-      return sweep_rows<S, K, Activation::kNone>(rows, sink);
-    case Activation::kSilu:
-      return sweep_rows<S, K, Activation::kSilu>(rows, sink);
-    case Activation::kGelu:
-      return sweep_rows<S, K, Activation::kGelu>(rows, sink);
-    case Activation::kGeluTanh:
-      return sweep_rows<S, K, Activation::kGeluTanh>(rows, sink);
-    case Activation::kRelu:
-      return sweep_rows<S, K, Activation::kRelu>(rows, sink);
+  if constexpr (Sink::kIsHot) {
+    if (rows.activation == Activation::kNone) {
+      return sweep_rows<S, K, Known::kNone>(rows, sink);
+    }
+    if (rows.activation == Activation::kSilu) {
+      return sweep_rows<S, K, Known::kSilu>(rows, sink);
+    }
   }
+  return sweep_rows<S, K, Known::kAny>(rows, sink);
 }
 
 template <typename S, typename Sink>
