@@ -1,10 +1,12 @@
 """The boards' cost model: fitted to counted instructions of layers of many shapes, checked on layers it has not seen.
 
-    instructions of a layer in a step = passes * (per_mac * MACs + per_input * inputs) + per_output * outputs + per_call
+    instructions of a layer in a step =
+        passes * (per_mac * MACs + (per_input [+ per_prologue]) * inputs) + per_output * outputs + per_call
 
 (``boards.model.Cost``). Every operator call of a step is counted by itself, at the anchor (two passes) and at a
 modulated step (one), so the two parts can be told apart. The fit minimizes relative errors: a small layer counts as
-much as a large one.
+much as a large one. Layers with fewer than 16 input or output channels (a network's first and last) are left out: the
+kernels pad them to tiles of 4 and 16 channels, so their MACs say little.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ GRID = ("grid-16px-32", "grid-32px-64", "grid-24px-96", "grid-64px-32", "grid-16
 HELD_OUT = ("cifar10", "demo")
 """Models whose layers are predicted."""
 TOLERANCE = 0.10
+MIN_CHANNELS = 16
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Sample:
 
     Attributes:
         layer: what it is, for tables.
-        macs, inputs, outputs, passes: as ``Cost.layer`` takes them.
+        macs, inputs, outputs, passes, prologue: as ``Cost.layer`` takes them.
         instructions: counted.
     """
 
@@ -42,22 +45,28 @@ class Sample:
     inputs: int
     outputs: int
     passes: int
+    prologue: bool
     instructions: int
+
+    def predicted(self, cost: Cost) -> float:
+        """Instructions by ``cost``."""
+        return cost.layer(self.macs, self.inputs, self.outputs, self.passes, prologue=self.prologue)
 
     def error(self, cost: Cost) -> float:
         """Predicted over counted, less one."""
-        return cost.layer(self.macs, self.inputs, self.outputs, self.passes) / self.instructions - 1
+        return self.predicted(cost) / self.instructions - 1
 
 
 def fit(samples: Sequence[Sample]) -> Cost:
     """The non-negative coefficients with the least squared relative errors over ``samples``."""
-    columns = [[s.passes * s.macs, s.passes * s.inputs, s.outputs, 1] for s in samples]
+    columns = [
+        [s.passes * s.macs, s.passes * s.inputs, s.passes * s.inputs * s.prologue, s.outputs, 1] for s in samples
+    ]
     counted = np.array([s.instructions for s in samples], dtype=np.float64)
     matrix = np.array(columns, dtype=np.float64) / counted[:, None]
-    scale = matrix.max(axis=0)
+    scale = np.maximum(matrix.max(axis=0), np.finfo(np.float64).tiny)
     solution = _least_squares(matrix / scale)
-    per_mac, per_input, per_output, per_call_ = (float(value) for value in solution / scale)
-    return Cost(per_mac=per_mac, per_input=per_input, per_output=per_output, per_call=per_call_)
+    return Cost(*(float(value) for value in solution / scale))
 
 
 def _least_squares(
@@ -86,9 +95,10 @@ def samples_of(model: str, recording: Recording, calls: Sequence[Call]) -> list[
     samples = []
     for step, passes in ((0, 2), (1, 1)):
         for call, counts in per_call(recording, calls, step):
-            if call.modulated:
+            if call.modulated and min(call.channels, call.output.sizes[-1]) >= MIN_CHANNELS:
                 name = f"{model} {call.label}, {passes} passes"
-                samples.append(Sample(name, call.macs, call.inputs, call.output.elements, passes, counts.total))
+                shape = (call.macs, call.inputs, call.output.elements)
+                samples.append(Sample(name, *shape, passes, call.prologue, counts.total))
     return samples
 
 
@@ -114,7 +124,6 @@ class Check:
 def check(cost: Cost, samples: Sequence[Sample]) -> Check:
     """Compare ``cost`` with what was counted."""
     errors = np.abs([sample.error(cost) for sample in samples])
-    predicted = sum(cost.layer(s.macs, s.inputs, s.outputs, s.passes) for s in samples)
-    total = predicted / sum(s.instructions for s in samples) - 1
+    total = sum(sample.predicted(cost) for sample in samples) / sum(s.instructions for s in samples) - 1
     within = float((errors <= TOLERANCE).mean())
     return Check(len(samples), float(np.median(errors)), float(errors.max()), within, float(total))

@@ -77,6 +77,11 @@ class Call:
         return int(prod(self.named["x"].sizes[:-1])) * self.channels
 
     @property
+    def prologue(self) -> bool:
+        """Whether a modulated layer reads its input through a normalization or an activation."""
+        return bool(self.named.get("norm") or self.named.get("activation"))
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates of one pass of a modulated layer."""
         taps = int(prod(self.named.get("kernel", (1,))))

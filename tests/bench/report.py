@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,9 +110,7 @@ def _measure(models: Sequence[str], board: Board) -> list[cost.Sample]:
 
 
 def _show_fit(name: str, found: Cost, checks: dict[str, cost.Check]) -> None:
-    numbers = (found.per_mac, found.per_input, found.per_output, found.per_call)
-    names = ("per_mac", "per_input", "per_output", "per_call")
-    rows = [[key, f"{value:.4g}"] for key, value in zip(names, numbers, strict=True)]
+    rows = [[field.name, f"{getattr(found, field.name):.4g}"] for field in dataclasses.fields(found)]
     output.show(f"[cost] of {name}, instructions", ["", "fitted"], rows)
     rows = [
         [
