@@ -1,7 +1,8 @@
 """Modulated layers: a float model's convolutions and linears, replaced by the arithmetic of ``calib.lattice``.
 
-``modulate`` copies a denoiser and swaps every layer that the calibration's plan names. The copy runs a sampler's
-steps in order: ``reset()`` starts a job, ``set_step(i)`` says which step comes; a batch is so many jobs in lockstep.
+``modulate`` copies a denoiser, swaps every layer that the calibration's plan names and puts the plan's reuse points
+(``calib.reuse``) around its blocks. The copy runs a sampler's steps in order: ``reset()`` starts a job, ``set_step(i)``
+says which step comes; a batch is so many jobs in lockstep.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from calib.lattice import (
 )
 from calib.operators import operator_of
 from calib.plan import Mode
+from calib.reuse import ReusePoint, attached
 
 if TYPE_CHECKING:
     from calib.calibration import Calibration
-    from calib.plan import LayerPlan
+    from calib.plan import LayerPlan, PlanRow
     from calib.weights import LayerWeights
 
 
@@ -62,12 +64,14 @@ class ModulatedLayer(nn.Module):
             keeps_history=plan.extrapolates,
         )
         self.step = 0
-        self.state: LayerState | None = None
         self.counts = StepCounts()
+        self.state: LayerState | None = None
+        self._keeps_output = any(_is_held(row) for row in plan.rows)
+        self._output: torch.Tensor | None = None
 
     def reset(self) -> None:
         """Forget the job: the next call is the first step of another."""
-        self.state = None
+        self.state = self._output = None
         self.counts = StepCounts()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -84,13 +88,24 @@ class ModulatedLayer(nn.Module):
             self.state = state
         else:
             state, row = self.state, self.plan.rows[self.step]
-        return run_step(self.arithmetic, state, x, row=row, step=self.step, counts=self.counts)
+            if _is_held(row) and self._output is not None:
+                return self._output.clone()
+        y = run_step(self.arithmetic, state, x, row=row, step=self.step, counts=self.counts)
+        if self._keeps_output and self.plan.mode is Mode.DELTA:
+            # An extrapolated output is not the state's; the next held step reads the state anew.
+            self._output = None if row.extrapolates else y.clone()
+        return y
 
     def output(self) -> torch.Tensor:
         """``y`` of the present state; raises CalibrationError before the first step."""
         if self.state is None:
             raise CalibrationError("the layer has no state yet", mend="run a step first")
         return read_output(self.arithmetic, self.state)
+
+
+def _is_held(row: PlanRow) -> bool:
+    """Whether nothing of the layer changes at such a row, so that its last output is also its next."""
+    return not row.exponents and not row.residual_exponents and not row.extrapolates
 
 
 class ModulatedConv2d(ModulatedLayer):
@@ -133,27 +148,32 @@ class ModulatedModel(nn.Module):
     Args:
         denoiser: already holding ``ModulatedLayer`` modules.
         layers: those modules by the name that the plan has for them.
+        points: reuse points by the name of the module they sit on; that module is not replaced.
     """
 
-    def __init__(self, denoiser: nn.Module, layers: dict[str, ModulatedLayer]) -> None:
+    def __init__(
+        self, denoiser: nn.Module, layers: dict[str, ModulatedLayer], points: dict[str, ReusePoint] | None = None
+    ) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.layers = layers
+        self.points = points if points is not None else {}
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """float32 ``[N, C, H, W]`` and the timestep -> float32 of the same shape."""
-        out: torch.Tensor = self.denoiser(x, t)
+        with attached(self.denoiser, self.points):
+            out: torch.Tensor = self.denoiser(x, t)
         return out
 
     def reset(self) -> None:
         """Start another job."""
-        for layer in self.layers.values():
-            layer.reset()
+        for part in self._parts():
+            part.reset()
 
     def set_step(self, i: int) -> None:
         """Say which sampler step the next call runs."""
-        for layer in self.layers.values():
-            layer.step = i
+        for part in self._parts():
+            part.step = i
 
     def counts(self) -> StepCounts:
         """Passes and saturations of all layers since ``reset``."""
@@ -161,6 +181,9 @@ class ModulatedModel(nn.Module):
         for layer in self.layers.values():
             total.add(layer.counts)
         return total
+
+    def _parts(self) -> tuple[ModulatedLayer | ReusePoint, ...]:
+        return (*self.layers.values(), *self.points.values())
 
 
 def modulate(denoiser: nn.Module, calibration: Calibration) -> ModulatedModel:
@@ -171,7 +194,7 @@ def modulate(denoiser: nn.Module, calibration: Calibration) -> ModulatedModel:
         calibration: weights, scales and plan by layer name.
 
     Raises:
-        CalibrationError: the model has no such layer, or one of another shape.
+        CalibrationError: the model has no such layer or module, or a layer of another shape.
     """
     modulated = copy.deepcopy(denoiser).eval().requires_grad_(requires_grad=False)
     modules = dict(modulated.named_modules())
@@ -190,4 +213,8 @@ def modulate(denoiser: nn.Module, calibration: Calibration) -> ModulatedModel:
         layers[name] = MODULATED[type(module)](operator, weights, plan)
         parent, _, child = name.rpartition(".")
         setattr(modules[parent], child, layers[name])
-    return ModulatedModel(modulated, layers)
+    for name in calibration.plan.points:
+        if name not in modules:
+            raise CalibrationError("the model has no such module", where=name, mend="calibrate this model anew")
+    points = {name: ReusePoint(point) for name, point in calibration.plan.points.items()}
+    return ModulatedModel(modulated, layers, points)

@@ -1,13 +1,17 @@
-"""The plan: which layer does how many passes, with which exponents, at which sampler step; and its file format.
+"""The plan: what each layer and each reuse point does at which sampler step; and its file format.
 
+A layer's row says how many passes it does, with which exponents. A *reuse point* sits on the output of a module (a
+block); its row says whether that output is computed, held, or extrapolated, so that whole blocks are skipped together.
 A plan decides cost and quality, never correctness: whatever it says, the invariants of ``calib.lattice`` hold.
+
+Format 2 added the reuse points; a plan of format 1 is read as one without any.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NoReturn
 
@@ -16,7 +20,8 @@ import numpy.typing as npt
 
 from calib.errors import PlanError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
 MAX_PASSES = 2
 MAX_EXPONENT = 15
 TABLE_COLUMNS = 8
@@ -29,6 +34,22 @@ class Mode(StrEnum):
     """Modulated: lattice and accumulator are kept over the job."""
     DIRECT = "direct"
     """Ordinary INT8: both are scratch, zero before each step."""
+
+
+class Reuse(StrEnum):
+    """What a reuse point gives out at a step."""
+
+    REFRESH = "refresh"
+    """The module's own output, which is kept."""
+    HOLD = "hold"
+    """The output kept last."""
+    EXTRAPOLATE = "extrapolate"
+    """What lies on the line through the two outputs kept last; the last one while there is only one."""
+
+    @property
+    def code(self) -> int:
+        """As the operators read it: 0 refresh, 1 hold, 2 extrapolate."""
+        return list(Reuse).index(self)
 
 
 @dataclass(frozen=True)
@@ -65,7 +86,8 @@ class LayerPlan:
     """One layer over the whole job.
 
     Attributes:
-        mode: delta or direct.
+        mode: delta or direct. A direct layer has nothing to reuse: where its row has no main pass its output is
+            the bias, which is for steps at which a reuse point keeps everyone from reading it.
         rows: one per sampler step.
         anchor: what the first step of a job does instead of its row, whatever step that is.
     """
@@ -77,8 +99,8 @@ class LayerPlan:
     def __post_init__(self) -> None:
         if not self.anchor.exponents:
             raise PlanError("the anchor has no main pass", mend="a fresh state needs at least one")
-        if self.mode is Mode.DIRECT and not all(row.exponents for row in self.rows):
-            raise PlanError("a direct layer keeps no output to reuse", mend="give every row a main pass")
+        if self.mode is Mode.DIRECT and self.extrapolates:
+            raise PlanError("a direct layer keeps no output to extrapolate", mend="hold it through a reuse point")
 
     @property
     def extrapolates(self) -> bool:
@@ -96,30 +118,62 @@ class LayerPlan:
 
 
 @dataclass(frozen=True)
+class PointPlan:
+    """One reuse point over the whole job. The first step of a job is a refresh, whatever its row says.
+
+    Attributes:
+        rows: one per sampler step.
+    """
+
+    rows: tuple[Reuse, ...]
+
+    @property
+    def extrapolates(self) -> bool:
+        """Whether any row needs the output before the last kept one."""
+        return Reuse.EXTRAPOLATE in self.rows
+
+    @property
+    def refreshes(self) -> tuple[int, ...]:
+        """The steps that compute the output, step 0 among them."""
+        return tuple(i for i, row in enumerate(self.rows) if row is Reuse.REFRESH or i == 0)
+
+    def table(self) -> npt.NDArray[np.int8]:
+        """int8 ``[T]``: ``Reuse.code`` per step."""
+        return np.array([row.code for row in self.rows], dtype=np.int8)
+
+
+@dataclass(frozen=True)
 class Plan:
-    """Every modulated layer's plan; a layer that is not named here stays in floating point.
+    """Every modulated layer's plan and every reuse point's; a layer that is not named stays in floating point.
 
     Attributes:
         steps: sampler steps ``T``.
         layers: by the layer's dotted name in the denoiser.
+        points: by the dotted name of the module whose output is reused. It must be called exactly once a step and
+            return one float tensor.
     """
 
     steps: int
     layers: Mapping[str, LayerPlan]
+    points: Mapping[str, PointPlan] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise PlanError(f"a plan of {self.steps} steps", mend="it needs at least one")
-        for name, layer in self.layers.items():
-            if len(layer.rows) != self.steps:
-                raise PlanError(f"{len(layer.rows)} rows for {self.steps} steps", where=name)
+        lengths = [(name, len(layer.rows)) for name, layer in self.layers.items()]
+        lengths += [(name, len(point.rows)) for name, point in self.points.items()]
+        for name, length in lengths:
+            if length != self.steps:
+                raise PlanError(f"{length} rows for {self.steps} steps", where=name)
 
     def to_json(self) -> str:
         """The plan's file; ``from_json`` reads it back equal."""
         layers = {
             name: {"mode": layer.mode.value, "table": layer.table().tolist()} for name, layer in self.layers.items()
         }
-        return json.dumps({"format": FORMAT_VERSION, "steps": self.steps, "layers": layers}, separators=(",", ":"))
+        points = {name: point.table().tolist() for name, point in self.points.items()}
+        document = {"format": FORMAT_VERSION, "steps": self.steps, "layers": layers, "points": points}
+        return json.dumps(document, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str, *, where: str = "plan") -> Plan:
@@ -134,14 +188,22 @@ class Plan:
             raise PlanError(f"not JSON: {error}", where=where) from error
         if not isinstance(document, dict) or not {"format", "steps", "layers"} <= document.keys():
             raise PlanError("a plan has the keys format, steps and layers", where=where)
-        if document["format"] != FORMAT_VERSION:
+        if type(document["format"]) is not int or document["format"] not in READABLE_VERSIONS:
             raise PlanError(
-                f"plan format {document['format']!r} is unknown", where=where, mend=f"this kit reads {FORMAT_VERSION}"
+                f"plan format {document['format']!r} is unknown",
+                where=where,
+                mend=f"this kit reads {READABLE_VERSIONS}",
             )
-        if type(document["steps"]) is not int or not isinstance(document["layers"], dict):
-            raise PlanError("steps must be an integer and layers an object", where=where)
-        layers = {name: _read_layer(entry, f"{where}, layer {name}") for name, entry in document["layers"].items()}
-        return cls(document["steps"], layers)
+        points = document.get("points") if document["format"] >= 2 else {}
+        if not isinstance(document["layers"], dict) or not isinstance(points, dict):
+            raise PlanError("layers and points must be objects", where=where)
+        if type(document["steps"]) is not int:
+            raise PlanError("steps must be an integer", where=where)
+        return cls(
+            document["steps"],
+            {name: _read_layer(entry, f"{where}, layer {name}") for name, entry in document["layers"].items()},
+            {name: _read_point(entry, f"{where}, point {name}") for name, entry in points.items()},
+        )
 
 
 def _read_layer(entry: object, where: str) -> LayerPlan:
@@ -157,6 +219,14 @@ def _read_layer(entry: object, where: str) -> LayerPlan:
         return LayerPlan(Mode(entry["mode"]), tuple(rows), anchor)
     except PlanError as error:
         raise error if error.where else PlanError(error.what, where=where, mend=error.mend) from error
+
+
+def _read_point(entry: object, where: str) -> PointPlan:
+    """One reuse point of the file, typed."""
+    choices = list(Reuse)
+    if not isinstance(entry, list) or any(type(code) is not int or not 0 <= code < len(choices) for code in entry):
+        raise PlanError(f"a point is a list of codes 0..{len(choices) - 1}, one a step", where=where)
+    return PointPlan(tuple(choices[code] for code in entry))
 
 
 def _read_row(row: object, where: str) -> PlanRow:

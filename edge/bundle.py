@@ -4,6 +4,7 @@
     program.pte      the program
     modiff-engine    the engine, and the libraries it loads
     golden.f32       output of the self-test, float32 little endian [C, H, W]
+    release          signed statement that it may run, if it was signed beforehand (edge.release); no part of the id
 
 Runs on the device too: standard library and ``boards`` only. A manifest is read strictly: a key that is missing,
 unknown or of another type is refused, so that nothing that the reader does not understand is ever obeyed.
@@ -33,6 +34,7 @@ FORMAT = 1
 KIT_VERSION = "0.1.0"
 """The distribution's version, of which the device need not have the metadata."""
 MANIFEST = "manifest.json"
+RELEASE = "release"
 PROGRAM = "program.pte"
 GOLDEN = "golden.f32"
 MAX_MANIFEST_BYTES = 1 << 20
@@ -345,7 +347,7 @@ def _check(manifest: Manifest, where: str) -> None:
     names = [file.name for file in manifest.files]
     require(len(set(names)) == len(names), "a file is listed twice")
     for file in manifest.files:
-        safe = _NAME.fullmatch(file.name) is not None and file.name != MANIFEST
+        safe = _NAME.fullmatch(file.name) is not None and file.name not in {MANIFEST, RELEASE}
         require(safe, f"{file.name!r} is no name for a file in a bundle")
         require(_DIGEST.fullmatch(file.sha256) is not None, f"{file.name}: the SHA-256 is not 64 lower-case hex digits")
         require(0 <= file.bytes <= MAX_FILE_BYTES, f"{file.name}: {file.bytes} bytes are not possible")

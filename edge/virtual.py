@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.errors import ToolchainError
+from firmware_bridge.keys import TrustedKeys
 from firmware_bridge.link.pty import PtyPair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from boards import Board
+    from firmware_bridge.keys import PublicKey
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
@@ -74,19 +76,25 @@ def engine_prefix(board: Board) -> tuple[str, ...]:
 
 
 @contextmanager
-def virtual_board(board: Board, root_dir: Path, *, board_file: Path | None = None) -> Iterator[VirtualBoard]:
+def virtual_board(
+    board: Board, root_dir: Path, *, board_file: Path | None = None, trusted: PublicKey | None = None
+) -> Iterator[VirtualBoard]:
     """Run a virtual board for the length of a ``with`` block.
 
     Args:
         board: what it is.
         root_dir: its disk, made if missing; a later run with the same folder is the same device.
         board_file: the file ``board`` was loaded from, where it is none that the supervisor finds by name.
+        trusted: a key that it trusts from now on; without any, it takes every bundle.
 
     Raises:
         ToolchainError: the emulator is missing, or the supervisor did not start; the log's last lines are shown.
+        KeyFault: the key was revoked on this board.
     """
     prefix = engine_prefix(board)
     root_dir.mkdir(parents=True, exist_ok=True)
+    if trusted is not None and not TrustedKeys(root_dir / "keys").trusts(trusted.raw):
+        TrustedKeys(root_dir / "keys").trust(trusted)
     console = root_dir / _LOG_NAME
     with PtyPair() as line, console.open("ab") as log:
         offset = log.tell()

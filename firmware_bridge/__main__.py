@@ -1,51 +1,38 @@
-"""`python -m firmware_bridge`: look at ports and devices from a shell."""
+"""`python -m firmware_bridge`: ports and devices, jobs and their queue, keys, and what is wrong, from a shell."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
-from typing import Annotated
 
 import typer
 
 from boards.errors import KitError
-from firmware_bridge.client import Client
-from firmware_bridge.link.discover import candidates
-from firmware_bridge.link.serial import DEFAULT_BAUD
+from firmware_bridge.commands import certificates, console, devices, doctor, jobs, keys, send, watch
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+EPILOG = """
+Examples:
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
-Port = Annotated[str, typer.Option(envvar="EDGE_PORT", help="auto, a path, or socket://HOST:PORT.")]
-Baud = Annotated[int, typer.Option(envvar="EDGE_BAUD", help="Bits a second, of a real UART.")]
-Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the device.")]
+  python -m firmware_bridge devices                              who is plugged in
 
+  python -m firmware_bridge send generate --seed 0 --seed 1      run two jobs, results in out/
 
-@app.command()
-def ports(as_json: AsJson = False) -> None:
-    """List the serial ports that a device may be on."""
-    found = candidates()
-    if as_json:
-        print(json.dumps([dataclasses.asdict(candidate) for candidate in found]))
-        return
-    for candidate in found:
-        print(f"{candidate.path}  {candidate.description}")
-    if not found:
-        print("no serial port with a device was found", file=sys.stderr)
+  python -m firmware_bridge send inspect parts/*.png --param start=42 --seed 7
 
+  python -m firmware_bridge watch --json                         serve the queue all day
 
-@app.command()
-def hello(port: Port = "auto", baud: Baud = DEFAULT_BAUD, timeout: Timeout = 10.0, as_json: AsJson = False) -> None:
-    """Ask the device on a port who it is and what it can hold."""
-    with Client.open(port, baud=baud, connect_timeout=timeout) as client:
-        info = dataclasses.asdict(client.info)
-    if as_json:
-        print(json.dumps(info))
-        return
-    for name, value in info.items():
-        shown = ", ".join(f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else value
-        print(f"{name.replace('_', ' '):15} {'-' if shown in (None, ()) else shown}")
+Exit codes: 0 done, 1 doctor found a problem, 2 usage, 8 port, 9 link, 10 device refused, 11 job failed, 12 job input,
+13 queue, 130 interrupted.
+"""
+
+app = typer.Typer(
+    help=__doc__, epilog=EPILOG, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)  # fmt: skip
+for command in (devices.ports, devices.devices, devices.hello, send.send, watch.watch, console.console, doctor.doctor):
+    app.command()(command)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(keys.app, name="keys")
+app.add_typer(certificates.app, name="certificates")
 
 
 def main() -> None:

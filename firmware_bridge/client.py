@@ -1,33 +1,33 @@
-"""The host end of the bridge: `Client`, a blocking API. One thread of its own keeps the link alive (channel.py).
+"""The host end of the bridge: `Client`, a blocking API over `host.HostEndpoint`. A thread (channel.py) keeps it going.
 
-A session that is lost while the line is still there (the supervisor restarted, the cable was out for a moment) is
-opened anew by the operation that notices; uploads go on where the device says they stand, jobs are submitted again
-under the same ids, which the device runs only once.
+A session that is lost while the line is still there (the supervisor restarted, the cable was out for a moment), and a
+port that was unplugged and came back, are opened anew; uploads go on where the device says they stand, jobs are
+submitted again under the same ids, which the device runs only once.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from firmware_bridge import limits
-from firmware_bridge.errors import DeviceRefused, JobInputError, LinkError, SessionLost
-from firmware_bridge.exchange import Exchange, expect, job_error
-from firmware_bridge.info import AGENT, DeviceInfo
+from firmware_bridge.channel import Channel
+from firmware_bridge.errors import LinkError, LocalProtocolError
+from firmware_bridge.host import operations
+from firmware_bridge.host.answers import job_error
+from firmware_bridge.host.task import Ask, Operation, Task
+from firmware_bridge.info import DeviceInfo
 from firmware_bridge.jobs import Failure, JobEvent, JobRequest, Progress, Result
 from firmware_bridge.link.base import Link
+from firmware_bridge.link.identity import reopener
 from firmware_bridge.link.serial import DEFAULT_BAUD, open_port
-from firmware_bridge.tracker import JobTracker
 from firmware_bridge.transfer import Source, digest_bytes
 from firmware_bridge.wire import messages
-from firmware_bridge.wire.messages import FailureCode
 
 UploadProgress = Callable[[int, int], None]
 """(bytes of the blob on the device or on their way, bytes of the blob)"""
@@ -35,20 +35,21 @@ StageProgress = Callable[[str, int, int], None]
 """(stage, done, of)"""
 
 T = TypeVar("T")
-M = TypeVar("M", bound=messages.Reply)
 
 
 @dataclass(frozen=True)
 class UploadReport:
-    """What an upload took.
+    """What an upload took, by all sessions together.
 
     Args:
-        sent: bytes of the blob sent, by all sessions together.
-        resumed_at: offset at which it began; the blob's size if the device had it already.
+        size: bytes of the blob.
+        chunks: bytes of the chunks that were sent, before compression.
+        sent: bytes that they took on the line, their list among them.
     """
 
+    size: int
+    chunks: int
     sent: int
-    resumed_at: int
 
 
 class Client:
@@ -59,34 +60,29 @@ class Client:
 
     Args:
         link: an open link; the client closes it.
-        connect_timeout: seconds for the device to answer the opening.
+        connect_timeout: seconds for the device to answer the opening, also after a link was lost.
+        reopen: opens the link again after it went away; None: it is gone for good.
 
     Raises:
         LinkError: nobody answers, or the link is lost for good.
         RemoteProtocolError: the device speaks another version of the protocol.
     """
 
-    def __init__(self, link: Link, *, connect_timeout: float = 20.0) -> None:
-        self._connect_timeout = connect_timeout
-        self._connecting = threading.RLock()
-        self._submitting = threading.Lock()
-        self._uploading = threading.Lock()
-        self._tracker = JobTracker()
-        self._generation = 0
-        self._exchange = Exchange(link, self._tracker.receive)
-        self._channel = self._exchange.channel
+    def __init__(self, link: Link, *, connect_timeout: float = 20.0, reopen: Callable[[], Link] | None = None) -> None:
+        self._channel = Channel(link, connect_timeout=connect_timeout, reopen=reopen)
+        self._endpoint = self._channel.endpoint
         try:
-            self._info = self._connect()
+            self._do(_connected)
         except BaseException:
             self._channel.close()
             raise
 
     @classmethod
     def open(cls, port: str = "auto", *, baud: int = DEFAULT_BAUD, connect_timeout: float = 20.0) -> Client:
-        """Open a port and connect.
+        """Open a port and connect. A port that is unplugged and comes back is found by what is plugged in, not by name.
 
         Args:
-            port: "auto", a path, or socket://HOST:PORT.
+            port: "auto", a path, socket://HOST:PORT or tls://HOST:PORT.
             baud: bits a second; means nothing on a pty, a USB gadget or a socket.
             connect_timeout: seconds for the device to answer the opening.
 
@@ -94,27 +90,38 @@ class Client:
             PortError: none, several, missing, taken, not permitted.
             LinkError: nobody answers.
         """
-        return cls(open_port(port, baud), connect_timeout=connect_timeout)
+        link = open_port(port, baud)
+        return cls(link, connect_timeout=connect_timeout, reopen=reopener(link.name, baud))
 
     # ------------------------------------------------------------------ the device
 
     @property
     def info(self) -> DeviceInfo:
         """What the device said in the last hello."""
-        return self._info
+        assert self._endpoint.info is not None, "a client is connected once before it is made"
+        return self._endpoint.info
 
     def refresh(self) -> DeviceInfo:
         """Ask the device again (free storage, active bundle)."""
-        self._info = self._recovering(self._hello)
-        return self._info
+        info = self._do(operations.greet)
+        with self._channel.changed:
+            self._endpoint.info = info
+        return info
 
     def console(self) -> str:
         """Text that came on the line outside frames, and the device's log, since last asked."""
-        return self._exchange.take_console()
+        with self._channel.changed:
+            return self._endpoint.take_console()
 
     def counters(self) -> dict[str, int]:
         """Packets "sent" and "retransmitted" in this session, frames "damaged" on the way here."""
-        return self._channel.counters()
+        with self._channel.changed:
+            sending = self._endpoint.connection.session.sending
+            return {
+                "sent": sending.sent,
+                "retransmitted": sending.retransmitted,
+                "damaged": self._endpoint.connection.damaged,
+            }
 
     # ------------------------------------------------------------------ blobs and bundles
 
@@ -124,11 +131,11 @@ class Client:
         found: set[str] = set()
         for at in range(0, len(wanted), limits.MAX_QUERY):
             query = partial(messages.QueryBlobs, digests=tuple(wanted[at : at + limits.MAX_QUERY]))
-            found.update(digest.hex() for digest in self._ask(query, messages.BlobsReply).present)
+            found.update(digest.hex() for digest in self._do(operations.request(query, messages.BlobsReply)).present)
         return found
 
     def upload(self, digest: str, source: bytes | Path, on_progress: UploadProgress | None = None) -> UploadReport:
-        """Bring a blob to the device, from the offset that it already has.
+        """Bring a blob to the device: those of its chunks that the device does not have.
 
         Args:
             digest: SHA-256 of the blob, 64 lower-case hex digits.
@@ -140,52 +147,34 @@ class Client:
             LinkError: the link is lost for good.
         """
         blob = Source(digest, source)
-        offsets: list[int] = []
-        sent = 0
-
-        def once(generation: int) -> None:
-            nonlocal sent
-            with self._exchange.request(generation) as answers:
-                answers.post(messages.BeginUpload(answers.number, blob.digest, blob.size))
-                reply = answers.wait(limits.REPLY_TIMEOUT)
-                if not isinstance(reply, messages.UploadReady):
-                    expect(reply, messages.BlobStored)
-                    offsets.append(blob.size)
-                    return
-                offsets.append(reply.offset)
-                for chunk in blob.chunks(answers.number, reply.offset):
-                    if answers.ready():  # a refusal, or the end before all was sent: `wait` says which
-                        break
-                    answers.post(chunk, limits.UPLOAD_TIMEOUT)
-                    sent += len(chunk.data)
-                    if on_progress is not None:
-                        on_progress(chunk.offset + len(chunk.data), blob.size)
-                expect(answers.wait(limits.UPLOAD_TIMEOUT), messages.BlobStored)
-
-        with self._uploading:
-            self._recovering(once)
+        count = operations.UploadCount()
+        self._do(operations.upload(blob, count, lambda: self.info.capabilities), "upload", on_progress)
         if on_progress is not None:
             on_progress(blob.size, blob.size)
-        return UploadReport(sent, offsets[0])
+        return UploadReport(blob.size, count.chunks, count.sent)
 
-    def activate(self, bundle_id: str, on_progress: StageProgress | None = None) -> None:
+    def activate(self, bundle_id: str, on_progress: StageProgress | None = None, *, release: bytes = b"") -> None:
         """Verify, self-test and activate a bundle whose blobs are on the device.
 
+        Args:
+            bundle_id: SHA-256 of its manifest.
+            on_progress: called with (stage, done, of), in this thread.
+            release: the signed statement that it may run there (release.py); empty where nobody signs.
+
         Raises:
-            DeviceRefused: it did not pass; the former bundle stays active.
+            DeviceRefused: it did not pass, or the release does not allow it; the former bundle stays active.
             LinkError: the link is lost for good, or the device said nothing for limits.ACTIVATION_TIMEOUT seconds.
         """
+        self._do(operations.activate(digest_bytes(bundle_id), release), on_note=on_progress)
+
+    def confirm(self, bundle_id: str) -> None:
+        """Tell the device that its active bundle works; a good job tells it as well.
+
+        Raises:
+            DeviceRefused: another bundle is active.
+        """
         digest = digest_bytes(bundle_id)
-
-        def once(generation: int) -> None:
-            with self._exchange.request(generation) as answers:
-                answers.post(messages.Activate(answers.number, digest))
-                while isinstance(reply := answers.wait(limits.ACTIVATION_TIMEOUT), messages.ActivationProgress):
-                    if on_progress is not None:
-                        on_progress(reply.stage, reply.done, reply.of)
-                expect(reply, messages.Activated)
-
-        self._recovering(once)
+        self._do(operations.request(lambda number: messages.Confirm(number, digest), messages.Done))
 
     # ------------------------------------------------------------------ jobs
 
@@ -198,12 +187,12 @@ class Client:
             LocalProtocolError: the id is in flight, too many jobs are, or the job is not what a message may hold.
         """
         with self._channel.changed:
-            self._tracker.add(job)
+            task = self._endpoint.submit(job)
         try:
-            self._recovering(lambda generation: self._submit_once(generation, job))
+            self._finish(task)
         except BaseException:
             with self._channel.changed:
-                self._tracker.drop(job.job_id)
+                self._endpoint.tracker.drop(job.job_id)
             raise
 
     def events(self, job_ids: Collection[str] | None = None, *, timeout: float = 600.0) -> Iterator[JobEvent]:
@@ -213,10 +202,37 @@ class Client:
             job_ids: of which jobs; None: of all.
             timeout: seconds between two events at most (LinkError).
         """
-        while (
-            event := self._recovering(lambda generation: self._next_event(generation, job_ids, timeout))
-        ) is not None:
+        while (event := self._next_event(job_ids, timeout)) is not None:
             yield event
+
+    def poll_event(self, timeout: float) -> JobEvent | None:
+        """The next event of any job, or None when none came in time. The device keeps a job's end until `taken`.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            LinkError: the link is lost for good, or no session could be had since the last call.
+        """
+        found: list[JobEvent] = []
+        with self._channel.changed:
+            outages = self._endpoint.outages
+
+        def ready() -> bool:
+            event = self._endpoint.take_event(None)
+            if event is not None:
+                found.append(event)
+            return bool(found) or self._endpoint.outages != outages
+
+        if self._channel.wait_until(ready, timeout) and not found and self._endpoint.outage is not None:
+            raise self._endpoint.outage
+        return found[0] if found else None
+
+    def taken(self, job_id: str) -> None:
+        """The caller has the end of a job from `poll_event`, safely: the device need not keep it."""
+        with self._channel.changed, contextlib.suppress(LocalProtocolError):  # else it keeps it until it needs the room
+            self._endpoint.taken(job_id)
+            self._channel.rouse()
 
     def run(
         self, job: JobRequest, on_progress: Callable[[Progress], None] | None = None, *, timeout: float = 600.0
@@ -241,20 +257,22 @@ class Client:
 
     def cancel(self, job_id: str) -> None:
         """Stop a job; its Failure(CANCELLED) comes from `events`. Unknown or ended: nothing happens."""
-        self._ask(partial(messages.Cancel, job_id=job_id), messages.Done)
+        self._do(operations.request(lambda number: messages.Cancel(number, job_id), messages.Done))
 
     # ------------------------------------------------------------------ leaving
 
-    def close(self) -> None:
-        """Cancel what has not ended, say good-bye, close the link. Takes about a second at most; twice is fine."""
-        try:
-            with self._channel.changed:
-                jobs = self._tracker.in_flight()
-            with contextlib.suppress(LinkError):  # nobody is left to tell: the device decides over orphaned jobs
-                for job_id in jobs:
-                    self._exchange.tell(self._generation, partial(messages.Cancel, job_id=job_id))
-        finally:
-            self._channel.close()
+    def close(self, *, cancel: bool = True) -> None:
+        """Say good-bye and close the link. Takes about a second at most; twice is fine.
+
+        Args:
+            cancel: stop the jobs that have not ended; else they go on, and whoever submits them again gets their ends.
+        """
+        with self._channel.changed:
+            # Where no session is open nobody is left to tell: the device decides over orphans.
+            if cancel and self._endpoint.connection.is_open:
+                for job_id in self._endpoint.tracker.in_flight():
+                    self._tell_cancel(job_id)
+        self._channel.close()
 
     def __enter__(self) -> Self:
         """The client itself."""
@@ -266,78 +284,56 @@ class Client:
         """Closes."""
         self.close()
 
-    # ------------------------------------------------------------------ sessions
+    # ------------------------------------------------------------------ inside
 
-    def _recovering(self, operation: Callable[[int], T]) -> T:
-        """Do it in the session there is; where that is lost, in a new one."""
-        for _ in range(limits.RECONNECTIONS):
-            generation = self._generation
-            try:
-                return operation(generation)
-            except SessionLost:
-                with self._connecting:
-                    if self._generation == generation:
-                        self._info = self._connect()
-        return operation(self._generation)
+    def _do(self, make: Callable[[Ask], Operation[T]], lane: str = "", on_note: Callable[..., None] | None = None) -> T:
+        with self._channel.changed:
+            return self._finish(self._endpoint.start(make, lane), on_note)
 
-    def _connect(self) -> DeviceInfo:
-        """Open a session, greet, and submit again what was in flight."""
-        with self._connecting:
-            for attempt in count(1):
-                generation = self._channel.open_session(self._connect_timeout)
-                try:
-                    info = self._hello(generation)
-                    self._generation = generation
-                    with self._channel.changed:
-                        jobs = self._tracker.accepted()
-                    for job in jobs:
-                        self._resubmit(generation, job)
-                except SessionLost:
-                    if attempt >= limits.RECONNECTIONS:
-                        raise
-                else:
-                    return info
-            raise AssertionError("the attempts are counted")
-
-    def _hello(self, generation: int) -> DeviceInfo:
-        hello = partial(messages.Hello, protocol=messages.PROTOCOL, agent=AGENT, capabilities=())
-        return DeviceInfo.of(expect(self._exchange.ask(generation, hello), messages.HelloReply))
-
-    def _ask(self, request: Callable[[int], messages.HostMessage], kind: type[M]) -> M:
-        return self._recovering(lambda generation: expect(self._exchange.ask(generation, request), kind))
-
-    def _resubmit(self, generation: int, job: JobRequest) -> None:
+    def _finish(self, task: Task[T], on_note: Callable[..., None] | None = None) -> T:
+        """Wait for a task's end; what it notes meanwhile is shown in this thread, without holding the lock."""
+        channel = self._channel
         try:
-            self._submit_once(generation, job)
-        except (DeviceRefused, JobInputError) as error:
-            with self._channel.changed:
-                self._tracker.fail(job.job_id, FailureCode.LOST, f"refused after the session was lost: {error.what}")
+            while True:
+                channel.wait_until(lambda: task.is_done or bool(task.notes))
+                with channel.changed:
+                    notes: list[Any] = [task.notes.popleft() for _ in range(len(task.notes))]
+                    channel.rouse()
+                for note in notes:
+                    if on_note is not None:
+                        on_note(*note)
+                if task.is_done and not task.notes:
+                    return task.outcome()
+        finally:
+            with channel.changed:
+                self._endpoint.drop(task)
 
-    def _submit_once(self, generation: int, job: JobRequest) -> None:
-        with self._submitting, self._exchange.request(generation) as answers:
-            answers.post(messages.Submit(answers.number, job.job_id, job.kind, dict(job.params), len(job.payload)))
-            for offset in range(0, len(job.payload), limits.CHUNK):
-                if answers.ready():
-                    break
-                data = job.payload[offset : offset + limits.CHUNK]
-                answers.post(messages.JobPayload(answers.number, offset, data), limits.UPLOAD_TIMEOUT)
-            expect(answers.wait(limits.UPLOAD_TIMEOUT), messages.Done)
-            with self._channel.changed:
-                self._tracker.accept(job.job_id)
+    def _tell_cancel(self, job_id: str) -> None:
+        self._endpoint.start(operations.tell(lambda number: messages.Cancel(number, job_id)))
 
-    def _next_event(self, generation: int, job_ids: Collection[str] | None, timeout: float) -> JobEvent | None:
+    def _next_event(self, job_ids: Collection[str] | None, timeout: float) -> JobEvent | None:
         found: list[JobEvent] = []
+        with self._channel.changed:
+            outages = self._endpoint.outages
 
         def ready() -> bool:
-            event = self._tracker.take(job_ids)
+            event = self._endpoint.take_event(job_ids)
             if event is not None:
                 found.append(event)
-            return event is not None or not self._tracker.expects(job_ids)
+            return bool(found) or not self._endpoint.tracker.expects(job_ids) or self._endpoint.outages != outages
 
-        self._channel.wait_for(ready, generation, timeout, "a job's next step")
-        if not found:
-            return None
-        if not isinstance(found[0], Progress):
-            with contextlib.suppress(LinkError):  # the device keeps it until it needs the room; ours is whole
-                self._channel.post(messages.Taken(found[0].job_id), generation, limits.REPLY_TIMEOUT)
-        return found[0]
+        if not self._channel.wait_until(ready, timeout):
+            raise LinkError(f"waited {timeout:g} s for a job's next step", where=self._channel.where)
+        if found:
+            if not isinstance(found[0], Progress):
+                self.taken(found[0].job_id)
+            return found[0]
+        if self._endpoint.outages != outages and self._endpoint.outage is not None:
+            raise self._endpoint.outage
+        return None
+
+
+def _connected(ask: Ask) -> Operation[None]:  # noqa: ARG001  an operation like any other
+    """Nothing but a session."""
+    return
+    yield

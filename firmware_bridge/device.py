@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from typing import Final, assert_never
 
@@ -16,11 +17,12 @@ from firmware_bridge import limits
 from firmware_bridge.errors import DeviceRefused, JobInputError, LocalProtocolError
 from firmware_bridge.handler import DeviceHandler
 from firmware_bridge.jobs import Failure, JobRequest, Progress, Result
-from firmware_bridge.transfer import Receiver, clip, refusal
+from firmware_bridge.transfer import CAPABILITIES, Receiver, clip, refusal
 from firmware_bridge.wire import messages
 from firmware_bridge.wire.connection import Connection, Received, Unreadable
 from firmware_bridge.wire.messages import RefusalCode
-from firmware_bridge.wire.reliable import Lost, Opened, Role, random_epoch
+from firmware_bridge.wire.session import Lost, Opened, random_epoch
+from firmware_bridge.wire.states import Role
 
 _RESERVED: Final = 4
 """Room kept for answers to requests, which handlers' events may not take."""
@@ -48,6 +50,7 @@ class DeviceEndpoint:
         self._handler = handler
         self._receiver = Receiver(handler.store)
         self._submission: tuple[messages.Submit, bytearray] | None = None
+        self._received: dict[str, int] = {}  # bytes of results that the host has, by job
         self._greeted = False
         self._session = self.connection.session.number
         self._streams: deque[tuple[str, Stream]] = deque()  # what must not be dropped, whole, by job or request
@@ -78,7 +81,16 @@ class DeviceEndpoint:
                 case _:
                     assert_never(event)
             self._fill()
-        return self._fill() or happened
+        return self._go_on_receiving() or self._fill() or happened
+
+    def _go_on_receiving(self) -> bool:
+        """A slice of what an upload takes long for. Whether there was one."""
+        if not self._receiver.busy or self.connection.room < 1:
+            return False
+        answer = self._receiver.work()
+        if answer is not None:
+            self._send(answer)
+        return True
 
     # ------------------------------------------------------------------ what the handler calls (Outbox)
 
@@ -124,10 +136,11 @@ class DeviceEndpoint:
                 f"a result of {len(result.payload)} bytes is over {limits.MAX_PAYLOAD}", where=result.job_id
             )
         head = messages.JobResult(result.job_id, dict(result.meta), len(result.payload))
-        self._queue(result.job_id, head, _result_stream(result))
+        self._queue(result.job_id, head, _result_stream(result, self._received.pop(result.job_id, 0)))
 
     def failure(self, failure: Failure) -> None:
         """The job ended without a result."""
+        self._received.pop(failure.job_id, None)
         self._queue(failure.job_id, messages.JobFailure(failure.job_id, failure.code, clip(failure.message)))
 
     def log(self, text: str) -> None:
@@ -182,7 +195,9 @@ class DeviceEndpoint:
 
     def _forget_session(self) -> None:
         self._streams.clear()
+        self._received.clear()
         self._submission = None
+        self._receiver.stop()
         self._greeted = False
 
     # ------------------------------------------------------------------ requests
@@ -208,14 +223,15 @@ class DeviceEndpoint:
             case messages.QueryBlobs(request, digests):
                 present = tuple(digest for digest in digests if self._handler.store.has(digest.hex()))
                 self._send(messages.BlobsReply(request, present))
-            case messages.BeginUpload():
-                self._send(self._receiver.begin(message))
-            case messages.BlobChunk():
-                answer = self._receiver.chunk(message)
+            case messages.BeginUpload() | messages.IndexPart() | messages.BlobChunk():
+                answer = self._receiver.take(message)
                 if answer is not None:
                     self._send(answer)
-            case messages.Activate(request, bundle_id):
-                self._handler.activate(request, bundle_id.hex())
+            case messages.Activate(request, bundle_id, release):
+                self._handler.activate(request, bundle_id.hex(), release)
+            case messages.Confirm(request, bundle_id):
+                self._handler.confirm(bundle_id.hex())
+                self._send(messages.Done(request))
             case messages.Submit():
                 self._submission = (message, bytearray())
                 self._submit_if_whole()
@@ -236,7 +252,9 @@ class DeviceEndpoint:
             self._send(messages.Refused(hello.request, RefusalCode.UNSUPPORTED, what))
             return
         self._greeted = True
-        self._send(self._handler.describe().reply(hello.request))
+        info = self._handler.describe()
+        info = replace(info, capabilities=(*info.capabilities, *CAPABILITIES))
+        self._send(info.reply(hello.request))
 
     def _payload(self, chunk: messages.JobPayload) -> None:
         if self._submission is None or self._submission[0].request != chunk.request:
@@ -255,7 +273,14 @@ class DeviceEndpoint:
         if len(payload) < submit.payload_size:
             return
         self._submission = None
-        self._handler.submit(JobRequest(submit.job_id, submit.kind, submit.params, bytes(payload)))
+        deadline = submit.deadline_ms / 1000 if submit.deadline_ms else None
+        job = JobRequest(submit.job_id, submit.kind, submit.params, bytes(payload), submit.priority, deadline)
+        self._received[submit.job_id] = submit.received
+        try:
+            self._handler.submit(job)
+        except BaseException:
+            self._received.pop(submit.job_id, None)
+            raise
         self._send(messages.Done(submit.request))
 
 
@@ -264,6 +289,6 @@ def _request(message: messages.Message) -> int:
     return getattr(message, "request", 0)
 
 
-def _result_stream(result: Result) -> Stream:
-    for offset in range(0, len(result.payload), limits.CHUNK):
+def _result_stream(result: Result, received: int) -> Stream:
+    for offset in range(received, len(result.payload), limits.CHUNK):
         yield messages.ResultPayload(result.job_id, offset, result.payload[offset : offset + limits.CHUNK])

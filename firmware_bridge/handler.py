@@ -8,7 +8,7 @@ pipe is named in `wake_files` and moves on in `advance`. Digests, bundle ids: SH
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from firmware_bridge.info import DeviceInfo
@@ -16,32 +16,44 @@ from firmware_bridge.jobs import Failure, JobRequest, Progress, Result
 
 
 class BlobStore(Protocol):
-    """Where blobs lie: staged while they grow, then complete under their digest.
+    """Where blobs lie: staged while they grow, with the list of their chunks beside them, then complete.
 
     Methods raise errors.DeviceRefused with the reason (RefusalCode.NO_SPACE, STORAGE); an OSError that escapes is
-    answered as STORAGE.
+    answered as STORAGE. The bytes of staged blobs may have holes, and need not be durable before `commit`.
     """
 
     def has(self, digest: str) -> bool:
         """Whether the blob is there, complete."""
 
-    def staged_bytes(self, digest: str) -> int:
-        """Bytes of the blob that are staged from an earlier try; 0 if none."""
-
-    def read_staged(self, digest: str) -> Iterator[bytes]:
-        """The staged bytes in pieces, from the start (the receiver hashes them again before it goes on)."""
-
     def reserve(self, digest: str, size: int) -> None:
-        """Make sure that a blob of `size` bytes fits; if not, DeviceRefused(NO_SPACE). Called before any append."""
+        """Make sure that a blob and its list fit, `size` bytes; if not, DeviceRefused(NO_SPACE)."""
 
-    def append(self, digest: str, offset: int, data: bytes) -> None:
-        """Add bytes to the staged blob; `offset` is what is staged so far. Need not be durable yet."""
+    def read_index(self, digest: str) -> bytes:
+        """The staged bytes of the blob's list; empty if there are none."""
+
+    def append_index(self, digest: str, offset: int, data: bytes) -> None:
+        """Add bytes to the staged list; `offset` is its size so far. At 0, a new list begins."""
+
+    def read(self, digest: str, offset: int, size: int) -> bytes:
+        """Bytes of the staged blob; fewer, or none, where they are not there."""
+
+    def write(self, digest: str, offset: int, data: bytes) -> None:
+        """Put bytes of the staged blob in their place."""
 
     def commit(self, digest: str) -> None:
         """The staged blob is whole and its hash right: make it durable, then complete, in one atomic move."""
 
     def discard(self, digest: str) -> None:
-        """Throw the staged bytes away (their hash is wrong, or there are too many)."""
+        """Throw the staged blob and its list away."""
+
+    def blobs(self) -> Sequence[str]:
+        """The digests of the complete blobs."""
+
+    def blob_index(self, digest: str) -> bytes:
+        """The list of a complete blob's chunks; empty where it is not known."""
+
+    def read_blob(self, digest: str, offset: int, size: int) -> bytes:
+        """Bytes of a complete blob; none where it is gone."""
 
 
 class Outbox(Protocol):
@@ -97,15 +109,19 @@ class DeviceHandler(Protocol):
     def session_closed(self) -> None:
         """The host is gone. Jobs may go on: a host that comes back submits the same ids again."""
 
-    def activate(self, request: int, bundle_id: str) -> None:
-        """Begin to verify, self-test and activate a bundle whose blobs are all here.
+    def activate(self, request: int, bundle_id: str, release: bytes) -> None:
+        """Begin to verify, self-test and activate a bundle whose blobs are all here, if its release allows it.
 
         Returns at once; ends in exactly one `outbox.activated` or `outbox.refuse` with this request, unless the
         session closes before (the work may go on; the host will ask again).
 
         Raises:
-            DeviceRefused: it does not even begin (UNKNOWN_BUNDLE: its manifest or a blob is missing; BUSY).
+            DeviceRefused: it does not even begin (UNKNOWN_BUNDLE: its manifest or a blob is missing; BUSY; UNTRUSTED,
+                DOWNGRADE: the release).
         """
+
+    def confirm(self, bundle_id: str) -> None:
+        """The host has seen that the active bundle works. DeviceRefused(UNKNOWN_BUNDLE): another one is active."""
 
     def submit(self, job: JobRequest) -> None:
         """Take a job. Idempotent by job_id: one that it has is not started again; its end is said again if it has one.

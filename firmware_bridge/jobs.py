@@ -22,12 +22,16 @@ class JobRequest:
         kind: "generate" or "inspect"; the device refuses what it does not know.
         params: flat map of the job's parameters (bool, int, float, text).
         payload: the job's bytes, e.g. an image [C,H,W]; at most limits.MAX_PAYLOAD.
+        priority: 0..255; jobs of a higher one begin before those of a lower one.
+        deadline: seconds from its submission after which nobody wants the result (FailureCode.DEADLINE); None: never.
     """
 
     job_id: str
     kind: str
     params: Mapping[str, object] = field(default_factory=dict)
     payload: bytes = b""
+    priority: int = 0
+    deadline: float | None = None
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from typing import Final
 
-MAX_PACKET: Final = 16 * 1024
-"""Bytes of one packet (what a frame carries, before COBS and CRC): a pty's buffer, so that a frame fits in it."""
-
 CHUNK: Final = 8 * 1024
-"""Bytes of data in one chunk message: 0.5% overhead, and at 115200 baud still under a second of line time."""
+"""Bytes of data in one chunk message, and of the stream in one DATA packet: 0.8% overhead, and at 115200 baud still
+under a second of line time."""
 
-MAX_MESSAGE: Final = MAX_PACKET - 64
-"""Bytes of one encoded message; the packet header takes the rest."""
+MIN_FRAME: Final = 96
+"""Bytes of the stream in one DATA packet on the worst of lines: with its 30 bytes of overhead, one in ten arrives whole
+at an error in 500 bits."""
 
-WINDOW: Final = 16
-"""Packets in flight in one direction: 128 KiB covers the turnaround of a 3 Mbaud line many times over."""
+MAX_RANGES: Final = 32
+"""Ranges in one acknowledgement: 128 bytes, about the length of the frames that a line with so many gaps carries."""
+
+MAX_PACKET: Final = CHUNK + 192
+"""Bytes of one packet (what a frame carries, before COBS and CRC): a DATA packet with all ranges."""
+
+MAX_MESSAGE: Final = 16 * 1024 - 64
+"""Bytes of one encoded message, which may take several packets."""
+
+WINDOW: Final = 48 * 1024
+"""Bytes in flight in one direction: 160 ms of a 3 Mbaud line, many times its turnaround. With the frame that is being
+read it is all that a receiver holds: under 64 KiB."""
 
 MAX_RETRANSMISSIONS: Final = 16
 """Timeouts of one packet in a row before the link counts as lost: about 25 s with back-off."""
@@ -41,11 +50,8 @@ suspended host must not lose its devices."""
 OUTBOX: Final = 32
 """Messages that wait behind the window at either end; a producer that finds it full waits (backpressure)."""
 
-INBOX: Final = 32
-"""Messages received and not yet taken; the credit sent to the peer shrinks with it."""
-
-READ_SIZE: Final = 64 * 1024
-"""Bytes taken from a link at once: the receive buffer's bound."""
+READ_SIZE: Final = 16 * 1024
+"""Bytes taken from a link at once: what a pty holds."""
 
 MAX_REQUEST: Final = 2**32 - 1
 """Request numbers are u32."""
@@ -55,6 +61,9 @@ MAX_COUNT: Final = 2**63 - 1
 
 MAX_BLOB: Final = 2**31 - 1
 """Bytes of one blob: more does not fit any board's memory."""
+
+MAX_RELEASE: Final = 4096
+"""Bytes of the signed statement that goes with an activation."""
 
 MAX_PAYLOAD: Final = 64 * 1024 * 1024
 """Bytes of a job's payload or result, as the engine's pipe frame."""

@@ -1,8 +1,7 @@
-"""The device's loop: one thread, one `select` over the link and the handler's wake files."""
+"""The device's loop: one thread, one `poll` over the link and the handler's wake files."""
 
 from __future__ import annotations
 
-import select
 import time
 from collections.abc import Callable
 from typing import Final
@@ -11,6 +10,7 @@ from firmware_bridge.device import DeviceEndpoint
 from firmware_bridge.handler import DeviceHandler
 from firmware_bridge.link.base import Link
 from firmware_bridge.link.pump import read_all, write_all
+from firmware_bridge.link.wait import wait_for
 
 _STOP_INTERVAL: Final = 0.1
 """Seconds between two looks at `stop`."""
@@ -41,8 +41,8 @@ def serve(link: Link, handler: DeviceHandler, *, stop: Callable[[], bool] = lamb
         times = [at for at in (wanted, due) if at is not None]
         wait = min(max(0.0, min(times, default=now + _STOP_INTERVAL) - time.monotonic()), _STOP_INTERVAL)
         file = link.fileno()
-        select.select([file, *handler.wake_files()], [file] if full else [], [], wait)
+        wait_for([file, *handler.wake_files()], [file] if full else [], wait)
     connection.session.close()
     until = time.monotonic() + _FAREWELL
     while write_all(link, connection, time.monotonic()) and time.monotonic() < until:
-        select.select([], [link], [], _FAREWELL)
+        wait_for([], [link.fileno()], _FAREWELL)

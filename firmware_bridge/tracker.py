@@ -10,6 +10,7 @@ from firmware_bridge import limits
 from firmware_bridge.errors import LocalProtocolError
 from firmware_bridge.jobs import Failure, JobEvent, JobRequest, Progress, Result
 from firmware_bridge.wire import messages
+from firmware_bridge.wire.messages import FailureCode
 
 
 @dataclass
@@ -41,6 +42,10 @@ class JobTracker:
         """The device has taken the job: from here on it ends in a result or a failure."""
         if job_id in self._open:
             self._open[job_id].accepted = True
+
+    def received(self, job_id: str) -> int:
+        """Bytes of the job's result that are here already."""
+        return len(self._open[job_id].payload) if job_id in self._open else 0
 
     def drop(self, job_id: str) -> None:
         """The device has refused the job."""
@@ -82,12 +87,23 @@ class JobTracker:
             case messages.JobFailure(job_id, reason, text):
                 self.fail(job_id, reason, text)
             case messages.JobResult():
-                job.head, job.payload = message, bytearray()
+                if job.head != message:  # else it is said again, and goes on where it stopped
+                    job.payload = bytearray()
+                job.head = message
                 self._finish_if_whole(job)
-            case messages.ResultPayload(_, offset, data):
-                if job.head is not None and offset == len(job.payload):
-                    job.payload += data
-                    self._finish_if_whole(job)
+            case messages.ResultPayload():
+                self._append(job, message)
+
+    def _append(self, job: _Open, part: messages.ResultPayload) -> None:
+        if job.head is None:
+            return
+        if part.offset == 0:
+            job.payload.clear()  # it is said again from the start
+        if part.offset == len(job.payload):
+            job.payload += part.data
+            self._finish_if_whole(job)
+        elif part.offset > len(job.payload):  # it goes on from bytes of another result
+            self.fail(part.job_id, FailureCode.LOST, "the device has made another result of this job")
 
     def _finish_if_whole(self, job: _Open) -> None:
         assert job.head is not None

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.errors import UsageError
+from edge.release import own_key
 from edge.virtual import virtual_board
 from firmware_bridge.client import Client
-from firmware_bridge.errors import PortError
 from firmware_bridge.link.discover import candidates, resolve
+from firmware_bridge.link.serial import open_port
 
 if TYPE_CHECKING:
     from boards import Board
@@ -19,19 +20,17 @@ if TYPE_CHECKING:
     from edge.deploy.options import DeployOptions
 
 
-def choose_port(options: DeployOptions) -> str | None:
-    """The port to open, or None for a virtual board; decided before the long work.
+def choose_port(options: DeployOptions, board: Board) -> str | None:
+    """The port to open, or None for a virtual board; decided, and opened once, before the long work.
 
     Raises:
-        PortError: the named port is not there; "auto" finds none; several could be meant.
+        PortError: the named port is not there or taken; "auto" finds none; several could be meant.
     """
     if options.virtual or (options.port is None and not candidates()):
         return None
     port = resolve(options.port or "auto")
-    if "://" not in port and not Path(port).exists():
-        raise PortError(
-            "there is no such port", where=f"--port {port}", mend="python -m firmware_bridge ports lists them"
-        )
+    if "://" not in port:
+        open_port(port, board.link.baud).close()
     return port
 
 
@@ -43,13 +42,16 @@ def connect(port: str | None, options: DeployOptions, board: Board, stages: Stag
         PortError: the port is taken.
         LinkError: nobody answers.
         UsageError: the device there is another board.
+        KeyFault: the user's key can be neither read nor made.
     """
     if port is not None:
+        own_key(stages.say)
         with Client.open(port, baud=board.link.baud) as client:
             yield _checked(client, board, stages)
         return
     file = Path(options.board) if options.board.endswith(".toml") else None
-    with virtual_board(board, options.cache / "virtual" / board.name, board_file=file) as virtual:
+    root = options.cache / "virtual" / board.name
+    with virtual_board(board, root, board_file=file, trusted=own_key(stages.say)) as virtual:
         emulator = f"{board.emulator.program} -cpu {board.emulator.cpu}" if board.emulator else "this machine"
         stages.say(f"no board is attached: started a [bold]virtual {board.name}[/] ({emulator}) on {virtual.port}")
         with Client.open(virtual.port) as client:

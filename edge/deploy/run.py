@@ -27,7 +27,7 @@ def deploy(options: DeployOptions, board: Board, stages: Stages) -> dict[str, An
     Raises:
         KitError: whatever refused, with its exit code.
     """
-    port = choose_port(options)
+    port = choose_port(options, board)
     model = load_model(options.model)
     shape = model.sample_shape
     jobs = wanted_jobs(options, shape)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge.bundle import MANIFEST
+from edge.release import release_for
 from firmware_bridge.errors import JobFailed
 from firmware_bridge.jobs import Failure, JobRequest, Progress, Result, new_job_id
 
@@ -58,7 +59,8 @@ def bring(client: Client, bundle: Bundle, stages: Stages) -> int:
             sent += size
     if client.info.active_bundle != bundle.bundle_id:
         with stages.stage("verify, self-test, activate") as report:
-            client.activate(bundle.bundle_id, lambda _, done, of: report(done, of))
+            release = release_for(bundle, client.info)
+            client.activate(bundle.bundle_id, lambda _, done, of: report(done, of), release=release)
     return sent
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from calib.sampling import to_float
 from edge.deploy.pictures import panel, to_heat, to_picture
+from edge.deploy.verify import fewer_steps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from edge.deploy.verify import Verdict
 
 MIB = 1 << 20
-TABLE_WIDTH = 110
+TABLE_WIDTH = 118
 
 
 def document(bundle: Bundle, verdicts: Sequence[Verdict], sent: int, seconds: dict[str, float]) -> dict[str, Any]:
@@ -33,6 +34,7 @@ def document(bundle: Bundle, verdicts: Sequence[Verdict], sent: int, seconds: di
         "model": manifest.model.name,
         "sampler": manifest.sampler.name,
         "steps": manifest.sampler.steps,
+        "fewer_steps": fewer_steps(manifest.sampler.steps),
         "bytes_sent": sent,
         "state_bytes": manifest.memory.state_bytes,
         "program_bytes": manifest.memory.program_bytes,
@@ -59,6 +61,8 @@ def _job(verdict: Verdict) -> dict[str, Any]:
         "psnr_oracle_db": _finite(verdict.oracle_db),
         "psnr_oracle_least_db": verdict.least_db,
         "psnr_fp32_db": _finite(verdict.fp32_db),
+        "psnr_static_int8_db": _finite(verdict.static_int8_db),
+        "psnr_fewer_steps_db": None if verdict.fewer_steps_db is None else _finite(verdict.fewer_steps_db),
     }
 
 
@@ -70,7 +74,20 @@ def print_table(report: dict[str, Any], out: Path) -> None:
     """The report on stderr, for people."""
     title = f"{report['model']} on {report['board']}, {report['sampler']}-{report['steps']}"
     table = Table(title=title, title_justify="left")
-    for heading in ("job", "steps", "passes", "+residual", "ms/step", "peak MiB", "dB oracle", "dB FP32", "score"):
+    fewer = f"FP32 {report['fewer_steps']} steps"
+    headings = (
+        "job",
+        "steps",
+        "passes",
+        "+resid.",
+        "ms/step",
+        "peak MiB",
+        "dB oracle",
+        "dB FP32",
+        "static INT8",
+        fewer,
+    )
+    for heading in (*headings, "score"):
         table.add_column(heading, justify="left" if heading == "job" else "right")
     for job in report["jobs"]:
         table.add_row(
@@ -82,11 +99,18 @@ def print_table(report: dict[str, Any], out: Path) -> None:
             f"{job['peak_rss_bytes'] / MIB:.0f}",
             _decibel(job["psnr_oracle_db"]),
             _decibel(job["psnr_fp32_db"]),
+            _decibel(job["psnr_static_int8_db"]),
+            "" if job["score"] is not None else _decibel(job["psnr_fewer_steps_db"]),
             "" if job["score"] is None else f"{job['score']:.3f}",
         )
     console = Console(stderr=True, highlight=False)
     console.width = max(console.width, TABLE_WIDTH)
     console.print(table)
+    console.print(
+        f"dB oracle: the board against the host's reference; dB FP32: the board against the float model. Beside it, "
+        f"against the same: plain static INT8 at the same steps, and FP32 with {report['fewer_steps']} steps.",
+        soft_wrap=True,
+    )
     console.print(
         f"bundle {report['bundle'][:12]}: {report['bytes_sent'] / MIB:.1f} MiB sent, "
         f"state {report['state_bytes'] / MIB:.1f} MiB a slot, program {report['program_bytes'] / MIB:.1f} MiB",

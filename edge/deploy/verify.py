@@ -1,4 +1,6 @@
-"""Is it right? The device's images against the host's oracle (the reference arithmetic) and the FP32 model."""
+"""Is it right, and is it worth it? The device's images against the host's oracle (the reference arithmetic) and FP32,
+beside what plain INT8 or fewer FP32 steps would have given.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from calib.baselines import static_int8
 from calib.evaluate import psnr
 from calib.noise import noise
+from calib.samplers import build_sampler
 from calib.sampling import sample, start_generation, start_inspection, to_float
 from edge.errors import DeviceError
 from edge.tolerance import least_agreement
@@ -16,6 +20,7 @@ from edge.tolerance import least_agreement
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from calib.samplers import Sampler
     from edge.console import Stages
     from edge.deploy.prepare import Prepared
     from edge.deploy.stream import Job, Outcome
@@ -24,30 +29,55 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Verdict:
     """One job's outcome beside the two references; PSNR in dB, peak 2.0; ``least_db`` is what
-    ``oracle_db`` must reach. ``fp32``: float32 [C, H, W].
+    ``oracle_db`` must reach. ``fp32``: float32 [C, H, W]. ``static_int8_db``: the same model in ordinary static INT8
+    against FP32, on the host; ``fewer_steps_db``: FP32 with half the steps against FP32, None for inspections (half
+    of their few steps would start from another noise level).
     """
 
     outcome: Outcome
     oracle_db: float
     least_db: float
     fp32_db: float
+    static_int8_db: float
+    fewer_steps_db: float | None
     fp32: torch.Tensor
 
 
 def verify(prepared: Prepared, outcomes: Sequence[Outcome], stages: Stages) -> list[Verdict]:
-    """Run the same jobs on the host, modulated and in FP32, and compare."""
+    """Run the same jobs on the host, modulated, in FP32 and in its two rivals, and compare."""
+    static = static_int8(prepared.model.denoiser, prepared.calibration.ranges)
     verdicts = []
     with stages.stage("compare with oracle and FP32") as report:
         for done, outcome in enumerate(outcomes):
-            x = _input(prepared, outcome.job)
-            oracle = sample(prepared.modulated, prepared.sampler, x, outcome.job.start)
-            fp32 = sample(prepared.model.denoiser, prepared.sampler, x, outcome.job.start)
-            device = torch.from_numpy(outcome.x.copy())[None]
-            oracle_db, fp32_db = float(psnr(device, oracle)), float(psnr(device, fp32))
-            least = least_agreement(float(psnr(oracle, fp32)))
-            verdicts.append(Verdict(outcome, oracle_db, least, fp32_db, fp32[0]))
+            verdicts.append(_verdict(prepared, outcome, static))
             report(done + 1, len(outcomes))
     return verdicts
+
+
+def _verdict(prepared: Prepared, outcome: Outcome, static: torch.nn.Module) -> Verdict:
+    job, sampler = outcome.job, prepared.sampler
+    x = _input(prepared, job, sampler)
+    oracle = sample(prepared.modulated, sampler, x, job.start)
+    fp32 = sample(prepared.model.denoiser, sampler, x, job.start)
+    device = torch.from_numpy(outcome.x.copy())[None]
+    fewer = None
+    if job.image is None:
+        half = build_sampler(sampler.name, fewer_steps(sampler.steps), prepared.model.schedule)
+        fewer = float(psnr(sample(prepared.model.denoiser, half, _input(prepared, job, half)), fp32))
+    return Verdict(
+        outcome=outcome,
+        oracle_db=float(psnr(device, oracle)),
+        least_db=least_agreement(float(psnr(oracle, fp32))),
+        fp32_db=float(psnr(device, fp32)),
+        static_int8_db=float(psnr(sample(static, sampler, x, job.start), fp32)),
+        fewer_steps_db=fewer,
+        fp32=fp32[0],
+    )
+
+
+def fewer_steps(steps: int) -> int:
+    """Half the steps, at least one: what FP32 is compared with."""
+    return max(1, steps // 2)
 
 
 def require_agreement(verdicts: Sequence[Verdict]) -> None:
@@ -65,9 +95,9 @@ def require_agreement(verdicts: Sequence[Verdict]) -> None:
             )
 
 
-def _input(prepared: Prepared, job: Job) -> torch.Tensor:
+def _input(prepared: Prepared, job: Job, sampler: Sampler) -> torch.Tensor:
     """What the job's first step starts from, float32 [1, C, H, W]."""
     seeded = torch.from_numpy(noise(job.seed, prepared.model.sample_shape))[None]
     if job.image is None:
-        return start_generation(prepared.sampler, seeded)
-    return start_inspection(prepared.sampler, torch.from_numpy(to_float(job.image))[None], seeded, job.start)
+        return start_generation(sampler, seeded)
+    return start_inspection(sampler, torch.from_numpy(to_float(job.image))[None], seeded, job.start)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edge.device.main")  # __name__ is "__main__" here
 _REOPEN_SECONDS = 1.0
+_LOOK_SECONDS = 0.1
 _FAULT = 70  # EX_SOFTWARE of sysexits.h: a service manager restarts us
 
 
@@ -36,10 +37,18 @@ class Level(enum.StrEnum):
 def main(
     *,
     root: Annotated[Path, typer.Option(envvar="EDGE_DEVICE_ROOT", help="Folder of the device's bundles and journal.")],
-    port: Annotated[str, typer.Option(envvar="EDGE_DEVICE_PORT", help="Serial port to the host, e.g. /dev/ttyGS0.")],
+    port: Annotated[
+        str,
+        typer.Option(
+            envvar="EDGE_DEVICE_PORT", help="Port to the host, e.g. /dev/ttyGS0, or tls-listen://0.0.0.0:7000."
+        ),
+    ],
     board: Annotated[str, typer.Option(envvar="EDGE_DEVICE_BOARD", help="What this board is: a name or a .toml file.")],
     baud: Annotated[int | None, typer.Option(help="Bits a second; the board's own rate if not given.")] = None,
     engine_prefix: Annotated[str, typer.Option(help="Words before the engine's command, e.g. an emulator's.")] = "",
+    trust_on_first_use: Annotated[
+        bool, typer.Option("--trust-on-first-use", help="Without keys: take the key of the first signed bundle.")
+    ] = False,
     lifeline: Annotated[bool, typer.Option("--lifeline", help="Stop when standard input closes.")] = False,
     log_level: Annotated[Level, typer.Option(help="How much the log on stderr says.")] = Level.info,
 ) -> None:
@@ -57,7 +66,8 @@ def main(
     if lifeline:
         threading.Thread(target=_watch_lifeline, args=(stopping,), name="lifeline", daemon=True).start()
     try:
-        supervisor = _start(root, board, tuple(shlex.split(engine_prefix)))
+        prefix = tuple(shlex.split(engine_prefix))
+        supervisor = _start(root, board, prefix, trust_on_first_use=trust_on_first_use)
         try:
             _serve(supervisor, port, baud, stopping)
             is_well = supervisor.is_well()
@@ -79,18 +89,23 @@ def _watch_lifeline(stopping: threading.Event) -> None:
     stopping.set()
 
 
-def _start(root: Path, board: str, prefix: tuple[str, ...]) -> Supervisor:
+def _start(root: Path, board: str, prefix: tuple[str, ...], *, trust_on_first_use: bool) -> Supervisor:
     """A supervisor, its storage checked and its active bundle found."""
     from boards import load_board  # noqa: PLC0415  --help need not wait for these
     from edge.device.supervisor import Supervisor  # noqa: PLC0415
 
     known = load_board(board)
     log.info("board %s (%s), folder %s", known.name, known.title, root)
-    return Supervisor(root, known, prefix=prefix)
+    return Supervisor(root, known, prefix=prefix, trust_on_first_use=trust_on_first_use)
 
 
 def _serve(supervisor: Supervisor, port: str, baud: int | None, stopping: threading.Event) -> None:
     """Keep the link open. It may fail at the first opening (exit 8); after that, cables come and go."""
+    from firmware_bridge.link.tls import LISTEN  # noqa: PLC0415
+
+    if port.startswith(LISTEN):
+        _serve_network(supervisor, port, stopping)
+        return
     from firmware_bridge.errors import LinkError, PortError  # noqa: PLC0415
     from firmware_bridge.link.serial import open_port  # noqa: PLC0415
     from firmware_bridge.serve import serve  # noqa: PLC0415
@@ -110,6 +125,25 @@ def _serve(supervisor: Supervisor, port: str, baud: int | None, stopping: thread
                 raise
             log.warning("%s", error)
         stopping.wait(_REOPEN_SECONDS)
+
+
+def _serve_network(supervisor: Supervisor, url: str, stopping: threading.Event) -> None:
+    """Serve the hosts that connect, one at a time; those that cannot prove who they are are sent away."""
+    from firmware_bridge.errors import LinkError  # noqa: PLC0415
+    from firmware_bridge.link.tls import Listener  # noqa: PLC0415
+    from firmware_bridge.serve import serve  # noqa: PLC0415
+
+    with Listener(url) as listener:
+        log.info("listening on port %d", listener.port)
+        while not stopping.is_set() and supervisor.is_well():
+            try:
+                link = listener.accept(_LOOK_SECONDS)
+                if link is not None:
+                    with link:
+                        log.info("host %s connected", link.name)
+                        serve(link, supervisor, stop=lambda: stopping.is_set() or not supervisor.is_well())
+            except LinkError as error:
+                log.warning("%s", error)
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

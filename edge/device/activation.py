@@ -1,7 +1,7 @@
 """Bundles come to life here: checked against disk, board and golden output before anything is switched.
 
-verify hashes -> fits this board? -> start its engine -> golden self-test -> switch. Whatever fails on the way leaves
-the bundle that was active as it was.
+released for this device? -> verify hashes -> fits this board? -> start its engine -> golden self-test -> switch.
+Whatever fails on the way leaves the bundle that was active as it was.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ from edge.bundle import check_fits, parse_manifest
 from edge.device import selftest
 from edge.device.engine_process import EngineCommand, EngineProcess, Timeouts
 from edge.device.errors import BundleRejected, NoActiveBundle, UnknownBundle
+from edge.device.standing import Trust
+from edge.device.trial import Trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from boards import Board
     from edge.bundle import Manifest
+    from edge.device.standing import Standing, StandingFile
     from edge.device.store import Store
+    from edge.device.trust import Gate
 
 log = logging.getLogger(__name__)
 
@@ -33,18 +38,33 @@ class Bundles:
 
     Args:
         store: where they lie.
+        standing: which of them is active.
+        gate: who may change that.
+        root: the store's folder, for the engine's command.
         board: what they must fit.
         prefix: words before the engine's command, an emulator's on a virtual board.
         timeouts: of the engine.
     """
 
     def __init__(
-        self, store: Store, board: Board, prefix: tuple[str, ...] = (), timeouts: Timeouts | None = None
+        self,
+        store: Store,
+        standing: StandingFile,
+        gate: Gate,
+        *,
+        root: Path,
+        board: Board,
+        prefix: tuple[str, ...] = (),
+        timeouts: Timeouts | None = None,
     ) -> None:
         self._store = store
+        self._standing = standing
+        self._gate = gate
+        self._root = root
         self._board = board
         self._prefix = prefix
         self._timeouts = timeouts
+        self._trial = Trial(standing)
         self.current: tuple[Manifest | None, str | None] = (None, None)  # one value: two threads look at it
 
     @property
@@ -57,22 +77,71 @@ class Bundles:
         """The active bundle's id."""
         return self.current[1]
 
+    @property
+    def standing(self) -> Standing:
+        """Which bundles are kept, how far they have proved themselves, and how far releases have come."""
+        return self._standing.now
+
     def boot(self) -> None:
-        """Choose the active bundle: the newest that is whole. What is damaged is logged and passed over."""
-        for bundle_id in self._store.active():
+        """Choose the active bundle: the newest that is whole, released and did not take the device down in its trial.
+
+        What is passed over is logged, and forgotten where an older one takes its place.
+        """
+        standing = self._standing.now
+        for bundle_id in standing.ids:
+            is_last = bundle_id == standing.ids[-1]
+            if bundle_id == standing.ids[0] and standing.trust is Trust.TRYING and not is_last:
+                log.error("bundle %s went down in its first job: going back to the one before", bundle_id[:12])
+                continue
             try:
                 manifest = self.manifest(bundle_id)
+                release = self._store.release(bundle_id)
+                self._gate.check_kept(bundle_id, release)
                 self._store.verify(bundle_id, manifest)
-                self._store.install(bundle_id, manifest)
+                self._store.install(bundle_id, manifest, release)
             except KitError as error:
                 log.error("bundle %s cannot be used: %s", bundle_id[:12], error)  # noqa: TRY400  an operator's log
                 continue
-            if bundle_id != self._store.active()[0]:
-                self._store.fall_back(bundle_id)
+            if bundle_id != standing.ids[0]:
+                self._standing.save(standing.fallen_back(bundle_id))
+                log.warning("fell back to bundle %s", bundle_id[:12])
             self.current = manifest, bundle_id
             log.info("bundle %s (%s) is active, all hashes good", bundle_id[:12], manifest.name)
             return
         log.warning("no bundle is active")
+
+    def admit(self, bundle_id: str, release: bytes) -> Standing:
+        """Check that a bundle was uploaded and may be activated, before any long work.
+
+        Returns:
+            The standing to go on from: for ``activate``.
+
+        Raises:
+            UnknownBundle: it was not uploaded.
+            BundleError: it is not a manifest.
+            Untrusted, Downgrade: its release does not allow it.
+        """
+        self.manifest(bundle_id)
+        return self._gate.admit(bundle_id, release, self._standing.now)
+
+    def confirm(self, bundle_id: str) -> None:
+        """The host has seen that the active bundle works. UnknownBundle: another one is active."""
+        if bundle_id != self.active_id:
+            active = (self.active_id or "none")[:12]
+            raise UnknownBundle(f"it is not active, {active} is", where=f"bundle {bundle_id[:12]}", mend="activate it")
+        self._trial.passed()
+
+    def job_begins(self, job_id: str) -> None:
+        """A job is about to start on the active bundle."""
+        self._trial.begins(job_id)
+
+    def job_ended(self, job_id: str, *, well: bool, crashed: bool = False) -> None:
+        """It has ended: well, or otherwise, or because the engine died."""
+        self._trial.ended(job_id, well=well, crashed=crashed)
+
+    def closing(self) -> None:
+        """The device stops in order: what is under way is no sign of a bad bundle."""
+        self._trial.interrupted()
 
     def manifest(self, bundle_id: str) -> Manifest:
         """The manifest of a bundle whose blobs are here.
@@ -81,12 +150,12 @@ class Bundles:
             UnknownBundle: it was not uploaded.
             BundleError: it is not a manifest.
         """
-        path = self._store.blob(bundle_id)
-        if not path.is_file():
+        data = self._store.manifest(bundle_id)
+        if data is None:
             raise UnknownBundle(
                 "its manifest is not here", where=f"bundle {bundle_id[:12]}", mend="upload it, then activate"
             )
-        return parse_manifest(path.read_bytes(), f"bundle {bundle_id[:12]}")
+        return parse_manifest(data, f"bundle {bundle_id[:12]}")
 
     def start_engine(self) -> EngineProcess:
         """Start the active bundle's engine, its files hashed again first.
@@ -102,11 +171,15 @@ class Bundles:
         self._store.verify(bundle_id, manifest)
         return self._start(bundle_id, manifest)
 
-    def activate(self, bundle_id: str, progress: Callable[[str, int, int], None]) -> EngineProcess:
+    def activate(
+        self, bundle_id: str, release: bytes, admitted: Standing, progress: Callable[[str, int, int], None]
+    ) -> EngineProcess:
         """All the way from uploaded blobs to the active bundle.
 
         Args:
             bundle_id: the manifest's SHA-256.
+            release: as it was admitted.
+            admitted: what ``admit`` returned.
             progress: called with (stage, done, of).
 
         Returns:
@@ -120,19 +193,21 @@ class Bundles:
         log.info("bundle %s (%s): verifying", bundle_id[:12], manifest.name)
         self._store.verify(bundle_id, manifest, lambda done, of: progress("verify", done, of))
         check_fits(manifest, self._board)
-        self._store.install(bundle_id, manifest)
+        self._store.install(bundle_id, manifest, release)
         progress("start", 0, 1)
         engine = self._start(bundle_id, manifest)
         try:
             progress("start", 1, 1)
             self._check_engine(engine, manifest)
             self._self_test(engine, bundle_id, manifest, progress)
-            self._store.set_active(bundle_id)
+            self._gate.remember(release)
+            self._standing.save(admitted.activated(bundle_id, admitted.version, admitted.downgrades))
         except BaseException:
             engine.close()
             raise
         self.current = manifest, bundle_id
-        self._prune()
+        log.info("bundle %s is active", bundle_id[:12])
+        self._throw_out_the_rest()
         return engine
 
     def _check_engine(self, engine: EngineProcess, manifest: Manifest) -> None:
@@ -160,14 +235,14 @@ class Bundles:
             engine,
             seed=golden.seed,
             start=golden.start,
-            golden=(self._store.folder(bundle_id) / manifest.file("golden").name).read_bytes(),
+            golden=self._store.file(bundle_id, manifest.file("golden").name),
             least=golden.min_psnr_db,
             on_step=lambda done, of: progress("self-test", done, of),
         )
         log.info("bundle %s: golden self-test %.1f dB, %.1f needed", bundle_id[:12], measured, golden.min_psnr_db)
 
     def _start(self, bundle_id: str, manifest: Manifest) -> EngineProcess:
-        folder, memory = self._store.folder(bundle_id), self._board.memory
+        folder, memory = self._root / self._store.folder(bundle_id), self._board.memory
         program = manifest.file("program")
         command = EngineCommand(
             executable=folder / manifest.file("engine").name,
@@ -180,12 +255,13 @@ class Bundles:
         )
         return EngineProcess(command, self._timeouts)
 
-    def _prune(self) -> None:
-        """Throw out older bundles. A kept one whose manifest is damaged loses its blobs: it could not be used."""
-        kept = []
-        for bundle_id in self._store.active():
+    def _throw_out_the_rest(self) -> None:
+        """Keep the active bundle and the one behind it, and nothing that neither of them needs."""
+        kept: dict[str, Manifest | None] = {}
+        for bundle_id in self._standing.now.ids:
             try:
-                kept.append(self.manifest(bundle_id))
+                kept[bundle_id] = self.manifest(bundle_id)
             except KitError as error:
                 log.warning("bundle %s cannot be kept whole: %s", bundle_id[:12], error)
-        self._store.prune(kept)
+                kept[bundle_id] = None
+        self._store.keep(kept)

@@ -19,6 +19,8 @@ _REFUSALS: tuple[tuple[type[KitError], RefusalCode], ...] = (
     (errors.StorageError, RefusalCode.STORAGE),
     (errors.HashMismatch, RefusalCode.HASH_MISMATCH),
     (errors.SelfTestFailed, RefusalCode.SELF_TEST),
+    (errors.Untrusted, RefusalCode.UNTRUSTED),
+    (errors.Downgrade, RefusalCode.DOWNGRADE),
     (errors.NoActiveBundle, RefusalCode.NO_ACTIVE_BUNDLE),
     (errors.UnknownBundle, RefusalCode.UNKNOWN_BUNDLE),
     (BundleError, RefusalCode.BUNDLE_INVALID),
@@ -44,6 +46,8 @@ def refusal(error: KitError) -> DeviceRefused:
 
 def failure_code(error: KitError) -> FailureCode:
     """Why a job ended without a result."""
+    if isinstance(error, errors.JobExpired):
+        return FailureCode.DEADLINE
     if isinstance(error, errors.JobCancelled):
         return FailureCode.CANCELLED
     if isinstance(error, errors.EngineDied):

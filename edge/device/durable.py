@@ -5,80 +5,84 @@ Linux promises that a rename is atomic, and that what ``fsync`` returned for is 
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
+
+from edge.device.disk import FolderDisk
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edge.device.disk import Disk
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+NEW = ".new"
+"""Ends the name of what is being made; whoever finds such a name at the start removes it."""
 
 
-def make_folder(folder: Path) -> None:
-    """Create ``folder`` durably, its parent being there."""
-    if not folder.is_dir():
-        folder.mkdir()
-        sync_folder(folder.parent)
+def folder_of(name: str) -> str:
+    """The folder that holds a name; "" for the disk's own."""
+    return name.rpartition("/")[0]
 
 
-def write_all(fd: int, data: bytes) -> None:
-    """Write every byte; ``os.write`` may stop early on a full disk or a signal."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+def beside(name: str) -> str:
+    """Where something is made before it gets its name."""
+    folder, _, last = name.rpartition("/")
+    return f"{folder}/.{last}{NEW}" if folder else f".{last}{NEW}"
+
+
+def make_folder(disk: Disk, name: str) -> None:
+    """Make a folder durably if it is not there, its parent being there."""
+    if name.rpartition("/")[2] not in disk.names(folder_of(name)):
+        disk.make_folder(name)
+        disk.sync(folder_of(name))
+
+
+def write_new(disk: Disk, name: str, data: bytes) -> None:
+    """Put ``data`` under ``name``, durably: after a power cut there is the old content or the new, never a mixture."""
+    new = beside(name)
+    if disk.size(new) is not None:
+        disk.remove(new)
+    disk.write(new, 0, data)
+    disk.sync(new)
+    move(disk, new, name)
+
+
+def move(disk: Disk, source: str, target: str) -> None:
+    """Rename a file or folder that is itself durable already."""
+    disk.rename(source, target)
+    disk.sync(folder_of(target))
+    if folder_of(source) != folder_of(target):
+        disk.sync(folder_of(source))
+
+
+def append(disk: Disk, name: str, data: bytes) -> None:
+    """Add ``data`` to the end of a file, durably, making the file where there is none."""
+    size = disk.size(name)
+    disk.write(name, size or 0, data)
+    disk.sync(name)
+    if size is None:
+        disk.sync(folder_of(name))
+
+
+def remove(disk: Disk, name: str) -> None:
+    """Delete a file if it is there; durable at the latest with the next ``sync`` of its folder."""
+    if disk.size(name) is not None:
+        disk.remove(name)
+
+
+def remove_tree(disk: Disk, folder: str) -> None:
+    """Delete a folder and the files in it."""
+    for name in disk.names(folder):
+        disk.remove(f"{folder}/{name}")
+    disk.remove_folder(folder)
+
+
+def remove_unfinished(disk: Disk, folder: str) -> None:
+    """Delete what a power cut left half made in ``folder``."""
+    for name in disk.names(folder):
+        if name.startswith(".") and name.endswith(NEW):
+            remove(disk, f"{folder}/{name}" if folder else name)
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path``: after a power cut there is the old content or the new, never a mixture."""
-    beside = path.with_name(f".{path.name}.new")
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    try:
-        write_all(fd, data)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    move(beside, path)
-
-
-def move(source: Path, target: Path) -> None:
-    """Rename a file or folder that is itself durable already."""
-    source.rename(target)
-    sync_folder(target.parent)
-    if source.parent != target.parent:
-        sync_folder(source.parent)
-
-
-def append(path: Path, data: bytes, *, sync: bool = True) -> None:
-    """Add ``data`` to the end of ``path`` and, unless told otherwise, make the file durable."""
-    is_new = not path.exists()
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        write_all(fd, data)
-        if sync:
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-    if sync and is_new:
-        sync_folder(path.parent)
-
-
-def remove(path: Path) -> None:
-    """Delete a file if it is there; durable at the latest with the next write in its folder."""
-    path.unlink(missing_ok=True)
-
-
-def cut(path: Path, length: int) -> None:
-    """Shorten a file to ``length`` bytes."""
-    fd = os.open(path, os.O_WRONLY)
-    try:
-        os.ftruncate(fd, length)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    """``write_new`` by path, for whoever has no disk in hand."""
+    write_new(FolderDisk(path.parent), path.name, data)

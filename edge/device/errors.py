@@ -21,6 +21,14 @@ class SelfTestFailed(DeviceError):  # noqa: N818
     """The engine's answer to the golden input is not the golden output."""
 
 
+class Untrusted(DeviceError):  # noqa: N818
+    """A bundle that nobody whom this device trusts has released for it."""
+
+
+class Downgrade(DeviceError):  # noqa: N818
+    """A release of a version that this device has left behind."""
+
+
 class NoActiveBundle(DeviceError):  # noqa: N818
     """A job came before any bundle was activated, or after all were found damaged."""
 
@@ -76,6 +84,10 @@ class Busy(DeviceError):  # noqa: N818
 
 class JobCancelled(EngineError):  # noqa: N818
     """The host cancelled the job."""
+
+
+class JobExpired(EngineError):  # noqa: N818
+    """The job's deadline passed before it ended."""
 
 
 _MENDS = {

@@ -8,10 +8,14 @@ import uuid
 from typing import TYPE_CHECKING
 
 from edge.device import durable
+from edge.device.disk import FolderDisk
 from edge.device.errors import StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_FILE = "device_id"
 
 
 class Identity:
@@ -33,7 +37,9 @@ class Identity:
             ) from error
 
     def _claim(self, root: Path) -> None:
-        durable.make_folder(root)
+        if not root.is_dir():
+            durable.make_folder(FolderDisk(root.parent), root.name)
+        disk = FolderDisk(root)
         self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -42,10 +48,9 @@ class Identity:
             raise StorageError(
                 "another supervisor uses this folder", where=str(root), mend="stop it, or choose another --root"
             ) from None
-        path = root / "device_id"
-        if not path.exists():
-            durable.write_file(path, f"{uuid.uuid4()}\n".encode())
-        self.device_id = path.read_text(encoding="ascii", errors="replace").strip()
+        if disk.size(_FILE) is None:
+            durable.write_new(disk, _FILE, f"{uuid.uuid4()}\n".encode())
+        self.device_id = disk.read(_FILE).decode("ascii", "replace").strip()
         self.boot_id = str(uuid.uuid4())
 
     def release(self) -> None:

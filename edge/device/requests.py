@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
+
+import cbor2
 
 from edge.device.engine_process import ImageType
 from edge.device.errors import JobRejected
 from edge.device.scheduler import Job
 from firmware_bridge.errors import DeviceRefused
+from firmware_bridge.jobs import JobRequest
 from firmware_bridge.wire.messages import RefusalCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from firmware_bridge.jobs import JobRequest
 
 _SEED_LIMIT = 2**63
 _IMAGE_TYPES = {"float32": (ImageType.FLOAT32, 4), "uint8": (ImageType.UINT8, 1)}
@@ -64,9 +64,14 @@ def read_job(request: JobRequest, shape: tuple[int, int, int], steps: int) -> Jo
 
 
 def request_bytes(request: JobRequest) -> bytes:
-    """What makes two requests the same: kind, parameters and payload."""
-    head = json.dumps([request.kind, dict(request.params)], sort_keys=True, default=str).encode()
-    return head + b"\n" + request.payload
+    """What makes two requests the same, and all that is needed to run one: kind, parameters and payload."""
+    return cbor2.dumps([request.kind, dict(request.params), request.payload], canonical=True)
+
+
+def request_from(job_id: str, data: bytes) -> JobRequest:
+    """The request that ``request_bytes`` wrote."""
+    kind, params, payload = cbor2.loads(data)
+    return JobRequest(job_id, kind, params, payload)
 
 
 def _whole(params: Mapping[str, object], name: str, limit: int, where: str) -> int:

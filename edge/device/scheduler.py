@@ -1,20 +1,26 @@
 """Runs jobs on the engine: round-robin over its slots, one sampler step at a time, in a thread of its own.
 
-The queue holds jobs and tasks in order of arrival. Jobs start as slots come free. A task (an activation) waits until
-the jobs before it have ended and runs alone. An engine that dies fails the jobs it held; the next job starts a new one.
+The queue holds jobs and tasks. Jobs start as slots come free, those of a higher priority first, else in order of
+arrival. A task (an activation) waits until the jobs before it have ended and runs alone. A job whose deadline passes
+ends. An engine that dies fails the jobs it held; the next job starts a new one. Long jobs leave snapshots now and then,
+where that costs little, and may start from one.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
+from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from boards.errors import KitError
 from edge.device.engine_process import ImageType
-from edge.device.errors import Busy, EngineDied, EngineRefused, JobCancelled
+from edge.device.errors import Busy, EngineDied, EngineRefused, JobCancelled, JobExpired
+from edge.device.snapshots import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +28,12 @@ if TYPE_CHECKING:
     from edge.device.engine_process import EngineProcess, EngineResult, StepReport
 
 log = logging.getLogger(__name__)
+
+SNAPSHOT_SECONDS = 20.0
+"""A job that ends sooner is quicker run again than written down."""
+SNAPSHOT_SHARE = 20
+"""A snapshot is worth taking when the steps since the last one took this many times as long as it did."""
+_KEPT_TOTALS = ("nanoseconds", "passes", "residual_passes", "macs", "saturated")
 
 
 @dataclass(frozen=True)
@@ -33,11 +45,17 @@ class Job:
     start: int = 0
     image: bytes | None = None
     image_type: ImageType = ImageType.FLOAT32
+    priority: int = 0
+    deadline: float | None = None  # of the monotonic clock
+    snapshot: Snapshot | None = None  # to go on from, if the engine takes it
 
 
 @dataclass
 class Totals:
-    """A job's statistics, summed over its steps; ``nanoseconds`` one entry a step; memory in bytes."""
+    """A job's statistics, summed over its steps; ``nanoseconds`` one entry a step; memory in bytes.
+
+    ``resumed_at`` is the number of steps that a snapshot saved after a restart.
+    """
 
     nanoseconds: list[int] = field(default_factory=list)
     passes: int = 0
@@ -46,6 +64,9 @@ class Totals:
     saturated: int = 0
     peak_rss: int = 0
     state_bytes: int = 0
+    resumed_at: int | None = None
+    snapshot_ns: int = 0  # of this process: what the last snapshot took
+    since_snapshot_ns: int = 0  # and the steps since then
 
     def add(self, report: StepReport) -> None:
         """Count one step."""
@@ -54,13 +75,31 @@ class Totals:
         self.residual_passes += report.residual_passes
         self.macs += report.macs
         self.saturated += report.saturated
+        self.since_snapshot_ns += report.nanoseconds
+
+    def plain(self) -> dict[str, object]:
+        """What a snapshot keeps of them."""
+        return {name: copy(getattr(self, name)) for name in _KEPT_TOTALS}
+
+    @classmethod
+    def resumed(cls, plain: Mapping[str, Any]) -> Totals:
+        """From what a snapshot kept."""
+        totals = cls(**{name: copy(plain[name]) for name in _KEPT_TOTALS})
+        totals.resumed_at = len(totals.nanoseconds)
+        return totals
 
 
 class Listener(Protocol):
     """Is told how jobs go, from the scheduler's thread. Must not block for long and must not raise."""
 
+    def begun(self, job: Job) -> None:
+        """The job is about to take its first step in this process."""
+
     def progressed(self, job: Job, report: StepReport) -> None:
         """One step is done."""
+
+    def kept(self, job: Job, snapshot: Snapshot) -> None:
+        """The job may be continued from here."""
 
     def finished(self, job: Job, result: EngineResult, totals: Totals) -> None:
         """The job ended well."""
@@ -76,9 +115,17 @@ class Scheduler:
         start_engine: called when a job needs an engine and none runs; may raise a KitError, which fails the job.
         listener: told about every job.
         queue_limit: jobs that may wait, besides those in slots.
+        snapshot_seconds: computation between two snapshots of a job, at least.
     """
 
-    def __init__(self, start_engine: Callable[[], EngineProcess], listener: Listener, queue_limit: int = 64) -> None:
+    def __init__(
+        self,
+        start_engine: Callable[[], EngineProcess],
+        listener: Listener,
+        queue_limit: int = 64,
+        snapshot_seconds: float = SNAPSHOT_SECONDS,
+    ) -> None:
+        self._snapshot_ns = round(snapshot_seconds * 1e9)
         self._start_engine = start_engine
         self._listener = listener
         self._queue_limit = queue_limit
@@ -140,14 +187,22 @@ class Scheduler:
 
     # The thread
 
+    def turn(self) -> None:
+        """End what is cancelled or late, start what can start, and run one step of each job: what the thread repeats.
+
+        For whoever drives a scheduler without its thread.
+        """
+        self._drop_cancelled()
+        self._drop_expired()
+        self._fill_slots()
+        for slot in sorted(self._running):
+            if slot in self._running:  # an engine that died took all of them
+                self._step(slot)
+
     def _run(self) -> None:
         try:
             while self._wait_for_work():
-                self._drop_cancelled()
-                self._fill_slots()
-                for slot in sorted(self._running):
-                    if slot in self._running:  # an engine that died took all of them
-                        self._step(slot)
+                self.turn()
         except Exception:
             log.critical("the scheduler has a fault and ends", exc_info=True)
             raise
@@ -173,21 +228,47 @@ class Scheduler:
                 what = f"cancelled after {len(totals.nanoseconds)} steps"
                 self._give_up(slot, JobCancelled(what, where=f"job {job.job_id}"))
 
+    def _drop_expired(self) -> None:
+        now = time.monotonic()
+        with self._changed:
+            late = [each for each in self._queue if isinstance(each, Job) and _is_late(each, now)]
+            for job in late:
+                self._queue.remove(job)
+        for job in late:
+            self._listener.failed(job, JobExpired("its deadline passed before it began", where=f"job {job.job_id}"))
+        for slot, (job, totals) in list(self._running.items()):
+            if _is_late(job, now):
+                what = f"its deadline passed after {len(totals.nanoseconds)} steps"
+                self._give_up(slot, JobExpired(what, where=f"job {job.job_id}"))
+
     def _fill_slots(self) -> None:
-        """Start what can start, in order of arrival."""
+        """Start what can start."""
         while True:
             with self._changed:
                 if not self._queue or self._stopping:
                     return
-                head = self._queue[0]
+                head = self._next()
                 if self._running and (self._starved or not isinstance(head, Job) or self._is_full()):
                     return
-                self._queue.popleft()
+                self._queue.remove(head)
             if isinstance(head, Job):
                 if not self._begin(head):
                     return
             else:
                 head()
+
+    def _next(self) -> Job | Callable[[], None]:
+        """The job of the highest priority before the first task, the oldest of those; or the task, if it is first."""
+        first = self._queue[0]
+        if not isinstance(first, Job):
+            return first
+        best = first
+        for each in self._queue:
+            if not isinstance(each, Job):
+                break
+            if each.priority > best.priority:
+                best = each
+        return best
 
     def _begin(self, job: Job) -> bool:
         """Put a job into a free slot.
@@ -196,7 +277,8 @@ class Scheduler:
             False when it has to wait until another frees its memory; it is back at the queue's head.
         """
         try:
-            engine, slot = self._engine_for(job)
+            self._listener.begun(job)
+            engine, slot, totals = self._engine_for(job)
         except EngineRefused as error:
             if error.code == EngineRefused.OUT_OF_MEMORY and self._running:
                 log.info("job %s waits for memory", job.job_id)
@@ -210,28 +292,29 @@ class Scheduler:
             self._listener.failed(job, error)
             return True
         with self._changed:
-            self._running[slot] = (job, Totals())
-        log.info("job %s started in slot %d of engine %d", job.job_id, slot, engine.pid)
+            self._running[slot] = (job, totals)
+        where = "" if totals.resumed_at is None else f" after step {totals.resumed_at}, from a snapshot"
+        log.info("job %s started in slot %d of engine %d%s", job.job_id, slot, engine.pid, where)
         return True
 
-    def _engine_for(self, job: Job) -> tuple[EngineProcess, int]:
-        """An engine with the job begun in it, and the slot. An engine found dead is replaced, once."""
+    def _engine_for(self, job: Job) -> tuple[EngineProcess, int, Totals]:
+        """An engine with the job begun in it, the slot, and what ran of it. An engine found dead is replaced, once."""
         if self._engine is not None:
             slot = self._free_slot(self._engine)
             try:
-                self._engine.begin(slot, job.seed, job.start, job.image, job.image_type)
+                totals = _put(self._engine, slot, job)
             except EngineDied as error:
                 log.warning("the engine was found dead: %s", error)
                 self._bury(error)
             else:
-                return self._engine, slot
+                return self._engine, slot, totals
         self._engine = self._start_engine()
         try:
-            self._engine.begin(0, job.seed, job.start, job.image, job.image_type)
+            totals = _put(self._engine, 0, job)
         except EngineDied as error:
             self._bury(error)
             raise
-        return self._engine, 0
+        return self._engine, 0, totals
 
     def _is_full(self) -> bool:
         return self._engine is not None and len(self._running) >= self._engine.info.slots
@@ -248,6 +331,7 @@ class Scheduler:
             totals.add(report)
             self._listener.progressed(job, report)
             if report.left:
+                self._keep(engine, slot)
                 return
             result = engine.result(slot)
             totals.peak_rss, totals.state_bytes = engine.memory()
@@ -261,6 +345,18 @@ class Scheduler:
                 del self._running[slot]
             self._starved = False
             self._listener.finished(job, result, totals)
+
+    def _keep(self, engine: EngineProcess, slot: int) -> None:
+        """Take a snapshot where it is worth its time."""
+        job, totals = self._running[slot]
+        if totals.since_snapshot_ns < max(self._snapshot_ns, SNAPSHOT_SHARE * totals.snapshot_ns):
+            return
+        begun = time.monotonic_ns()
+        try:
+            self._listener.kept(job, Snapshot(totals.plain(), engine.snapshot(slot)))
+        except EngineRefused as error:
+            log.warning("job %s: no snapshot: %s", job.job_id, error)
+        totals.snapshot_ns, totals.since_snapshot_ns = time.monotonic_ns() - begun, 0
 
     def _give_up(self, slot: int, error: KitError) -> None:
         """End one job, the engine being well."""
@@ -284,3 +380,20 @@ class Scheduler:
         self._starved = False
         for job, _ in lost.values():
             self._listener.failed(job, error)
+
+
+def _is_late(job: Job, now: float) -> bool:
+    return job.deadline is not None and now > job.deadline
+
+
+def _put(engine: EngineProcess, slot: int, job: Job) -> Totals:
+    """Begin a job in a slot, or go on from its snapshot; what ran of it."""
+    if job.snapshot is not None:
+        try:
+            engine.restore(slot, job.snapshot.state)
+        except EngineRefused as error:
+            log.warning("job %s: its snapshot is refused, it begins anew: %s", job.job_id, error)
+        else:
+            return Totals.resumed(job.snapshot.totals)
+    engine.begin(slot, job.seed, job.start, job.image, job.image_type)
+    return Totals()

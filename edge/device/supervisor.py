@@ -11,23 +11,31 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from boards.errors import KitError
 from edge.bundle import KIT_VERSION
 from edge.device.activation import Bundles
 from edge.device.answers import failure_code, refusal, words
-from edge.device.errors import Busy, JobRejected, NoActiveBundle, StorageError
+from edge.device.disk import FolderDisk
+from edge.device.errors import Busy, EngineDied, JobRejected, NoActiveBundle, StorageError
 from edge.device.identity import Identity
 from edge.device.intake import Intake
 from edge.device.journal import Journal, Outcome
+from edge.device.notes import Activation, Ended, at_time, logged
+from edge.device.recovery import recover
 from edge.device.requests import read_job, request_bytes
-from edge.device.scheduler import Scheduler
+from edge.device.scheduler import SNAPSHOT_SECONDS, Scheduler
+from edge.device.snapshots import Snapshots
+from edge.device.standing import StandingFile
 from edge.device.store import Store
+from edge.device.trust import Gate
 from firmware_bridge.info import DeviceInfo
 from firmware_bridge.jobs import Failure, JobRequest, Progress, Result
+from firmware_bridge.keys import TrustedKeys
 from firmware_bridge.limits import MAX_JOBS
 from firmware_bridge.wire.messages import FailureCode
 
@@ -38,6 +46,8 @@ if TYPE_CHECKING:
     from boards import Board
     from edge.device.engine_process import EngineResult, StepReport, Timeouts
     from edge.device.scheduler import Job, Totals
+    from edge.device.snapshots import Snapshot
+    from edge.device.standing import Standing
     from firmware_bridge.handler import BlobStore, Outbox
 
 log = logging.getLogger(__name__)
@@ -45,31 +55,6 @@ log = logging.getLogger(__name__)
 QUEUE_LIMIT = MAX_JOBS
 _KEPT_NANOSECONDS = 1000  # steps whose times a result lists one by one; a message takes no more
 _READ_WAKE = 4096
-
-
-@dataclass(frozen=True)
-class _Ended:
-    """A job's outcome is in the journal."""
-
-    job_id: str
-
-
-@dataclass(frozen=True)
-class _Activation:
-    """How far an activation is, or how it ended (``error`` None: well)."""
-
-    request: int
-    session: int
-    bundle_id: str
-    stage: str = ""
-    done: int = 0
-    of: int = 0
-    is_end: bool = False
-    error: KitError | None = None
-
-    def at(self, stage: str, done: int, of: int) -> _Activation:
-        """The same activation, that far."""
-        return replace(self, stage=stage, done=done, of=of)
 
 
 class Supervisor:
@@ -80,6 +65,8 @@ class Supervisor:
         board: what this device is.
         prefix: words before the engine's command (an emulator's).
         timeouts: of the engine.
+        trust_on_first_use: take the key of the first signed bundle that passes, if no key is trusted here.
+        snapshot_seconds: computation between two snapshots of a job, at least.
 
     Raises:
         StorageError: the folder cannot be used, or another supervisor uses it.
@@ -94,31 +81,44 @@ class Supervisor:
         *,
         prefix: tuple[str, ...] = (),
         timeouts: Timeouts | None = None,
+        trust_on_first_use: bool = False,
+        snapshot_seconds: float = SNAPSHOT_SECONDS,
     ) -> None:
         self.board = board
         self._identity = Identity(root)  # first: it keeps a second supervisor from what follows
-        self._store = Store(root, board.storage.budget_bytes)
-        self.store = Intake(self._store)
-        self._journal = Journal(root)
+        disk = FolderDisk(root)
+        self._store = Store(disk, board.storage.budget_bytes)
+        self.store = Intake(self._store.blobs)
+        self._journal = Journal(disk)
         self._journal_lock = threading.Lock()
-        self._bundles = Bundles(self._store, board, prefix, timeouts)
+        self._snapshots = Snapshots(disk)
+        self._gate = Gate(TrustedKeys(root / "keys"), board.name, takes_first=trust_on_first_use)
+        self._bundles = Bundles(
+            self._store, StandingFile(disk), self._gate, root=root, board=board, prefix=prefix, timeouts=timeouts
+        )
         self._bundles.boot()
         self._outbox: Outbox | None = None
         self._session = 0
         self._under_way: set[str] = set()
         self._activating = False
-        self._notes: deque[Progress | _Ended | _Activation] = deque()
+        self._notes: deque[Progress | Ended | Activation] = deque()
         self._progress: dict[str, Progress] = {}  # the newest of each job, until there is room for it
         self._wake_read, self._wake_write = os.pipe()
         for fd in (self._wake_read, self._wake_write):
             os.set_blocking(fd, False)
-        self._report_interrupted()
-        self._scheduler = Scheduler(self._bundles.start_engine, self, QUEUE_LIMIT)
+        self._restarts: dict[str, int] = {}  # by job: how often a restart of the device interrupted it
+        self._scheduler = Scheduler(self._bundles.start_engine, self, QUEUE_LIMIT, snapshot_seconds)
+        for restarted in recover(self._journal, self._snapshots, *self._bundles.current):
+            self._restarts[restarted.job.job_id] = restarted.restarts
+            self._under_way.add(restarted.job.job_id)
+            self._scheduler.submit(restarted.job)
         self._scheduler.start()
 
     def close(self) -> None:
-        """End the engine and the scheduler. Jobs under way are reported as interrupted at the next start."""
+        """End the engine and the scheduler. Jobs under way go on at the next start."""
         self._scheduler.stop()
+        with logged("the trial of the active bundle is not settled"):
+            self._bundles.closing()
         for fd in (self._wake_read, self._wake_write):
             os.close(fd)
         self._identity.release()
@@ -137,6 +137,13 @@ class Supervisor:
         """Who this device is and what it can hold."""
         active, active_id = self._bundles.current
         versions: dict[str, object] = {"kit": KIT_VERSION}
+        standing = self._bundles.standing
+        versions |= {
+            "release": standing.version,
+            "downgrades": standing.downgrades,
+            "needs_release": not self._gate.is_open,
+            "bundle_state": str(standing.trust) if standing.trust else "none",
+        }
         if active is not None:
             versions |= {"executorch": active.runtime.executorch, "operators": active.runtime.operators}
         return DeviceInfo(
@@ -147,7 +154,7 @@ class Supervisor:
             versions=versions,
             slots=self.board.slots,
             memory_bytes=self.board.memory.budget_bytes,
-            storage_free=self._store.free(),
+            storage_free=self._store.blobs.free(),
             active_bundle=active_id,
         )
 
@@ -161,21 +168,33 @@ class Supervisor:
         """The host is gone; jobs go on."""
         log.info("host disconnected, %d jobs under way", len(self._under_way))
 
-    def activate(self, request: int, bundle_id: str) -> None:
+    def activate(self, request: int, bundle_id: str, release: bytes) -> None:
         """Queue an activation behind the jobs that came before it.
 
         Raises:
-            DeviceRefused: UNKNOWN_BUNDLE, BUNDLE_INVALID, BUSY.
+            DeviceRefused: UNKNOWN_BUNDLE, BUNDLE_INVALID, BUSY, UNTRUSTED, DOWNGRADE.
         """
         if self._activating:
             raise refusal(Busy("another activation is under way", mend="wait for its end"))
         try:
-            self._bundles.manifest(bundle_id)
+            admitted = self._bundles.admit(bundle_id, release)
         except KitError as error:
+            log.error("bundle %s refused: %s", bundle_id[:12], error)  # noqa: TRY400  an operator's log
             raise refusal(error) from error
         self._activating = True
-        session = self._session
-        self._scheduler.call(lambda: self._run_activation(request, session, bundle_id))
+        note = Activation(request, self._session, bundle_id)
+        self._scheduler.call(lambda: self._run_activation(note, release, admitted))
+
+    def confirm(self, bundle_id: str) -> None:
+        """The host has seen that the active bundle works.
+
+        Raises:
+            DeviceRefused: UNKNOWN_BUNDLE, STORAGE.
+        """
+        try:
+            self._bundles.confirm(bundle_id)
+        except KitError as error:
+            raise refusal(error) from error
 
     def submit(self, job: JobRequest) -> None:
         """Take a job, or say again how it ended.
@@ -195,10 +214,16 @@ class Supervisor:
                 raise Busy("an activation is under way", where=f"job {job.job_id}", mend="wait for its end")
             shape = (active.model.channels, active.model.height, active.model.width)
             ready = read_job(job, shape, active.sampler.steps)
+            ready = replace(ready, priority=job.priority, deadline=at_time(time.monotonic(), job.deadline))
             if len(self._under_way) >= QUEUE_LIMIT:
                 raise Busy(f"{len(self._under_way)} jobs are under way", mend="wait for one to end")
+            notes = {
+                "bundle": self._bundles.active_id,
+                "priority": job.priority,
+                "deadline": at_time(time.time(), job.deadline),
+            }
             with self._journal_lock:
-                self._journal.accept(job.job_id, job.kind, request)
+                self._journal.accept(job.job_id, request, notes)
         except KitError as error:
             log.warning("job %s refused: %s", job.job_id, error)
             raise refusal(error) from error
@@ -230,7 +255,7 @@ class Supervisor:
             if isinstance(note, Progress):
                 self._progress[note.job_id] = note
                 self._send_progress()
-            elif isinstance(note, _Activation):
+            elif isinstance(note, Activation):
                 self._tell_activation(note)
             elif note.job_id in self._progress:
                 self._notes.appendleft(note)  # the last step's progress has to go first, and there is no room yet
@@ -241,6 +266,16 @@ class Supervisor:
         return None
 
     # The scheduler's calls, from its thread
+
+    def begun(self, job: Job) -> None:
+        """A job is about to run: from here on, a crash may be its bundle's."""
+        with logged(f"job {job.job_id}: the bundle's trial is not recorded"):
+            self._bundles.job_begins(job.job_id)
+
+    def kept(self, job: Job, snapshot: Snapshot) -> None:
+        """A job may be continued from here after a restart."""
+        with logged(f"job {job.job_id}: its snapshot is not kept"):
+            self._snapshots.write(job.job_id, snapshot)
 
     def progressed(self, job: Job, report: StepReport) -> None:
         """A step ran."""
@@ -278,22 +313,28 @@ class Supervisor:
             "state_bytes": totals.state_bytes,
             "bundle": self._bundles.active_id,
         }
+        if job.job_id in self._restarts:
+            meta |= {"restarts": self._restarts[job.job_id], "resumed_at": totals.resumed_at}
         seconds = sum(totals.nanoseconds) / 1e9
         log.info("job %s done: %d steps in %.3f s", job.job_id, len(totals.nanoseconds), seconds)
+        with logged(f"job {job.job_id}: the bundle's trial is not recorded"):
+            self._bundles.job_ended(job.job_id, well=True)
         self._end(job.job_id, Outcome(meta=meta, payload=result.image + result.anomaly))
 
     def failed(self, job: Job, error: KitError) -> None:
         """A job ended otherwise."""
         log.error("job %s failed: %s", job.job_id, error)
+        with logged(f"job {job.job_id}: the bundle's trial is not recorded"):
+            self._bundles.job_ended(job.job_id, well=False, crashed=isinstance(error, EngineDied))
         self._end(job.job_id, Outcome(failure=failure_code(error), message=words(error)))
 
-    def _run_activation(self, request: int, session: int, bundle_id: str) -> None:
+    def _run_activation(self, note: Activation, release: bytes, admitted: Standing) -> None:
         """The task that ``activate`` queues."""
-        note = _Activation(request, session, bundle_id)
+        bundle_id = note.bundle_id
         error: KitError | None = None
         self._scheduler.replace_engine(None)  # two programs at once may not fit
         try:
-            engine = self._bundles.activate(bundle_id, lambda *at: self._leave(note.at(*at)))
+            engine = self._bundles.activate(bundle_id, release, admitted, lambda *at: self._leave(note.at(*at)))
             self._scheduler.replace_engine(engine)
         except KitError as refused:
             error = refused
@@ -309,11 +350,12 @@ class Supervisor:
         try:
             with self._journal_lock:
                 self._journal.finish(job_id, outcome)
+            self._snapshots.drop(job_id)
         except OSError as error:
             log.critical("job %s: the journal cannot be written: %s", job_id, error)
-        self._leave(_Ended(job_id))
+        self._leave(Ended(job_id))
 
-    def _leave(self, note: Progress | _Ended | _Activation) -> None:
+    def _leave(self, note: Progress | Ended | Activation) -> None:
         self._notes.append(note)
         with contextlib.suppress(BlockingIOError):  # a full pipe wakes as well as one byte more
             os.write(self._wake_write, b"!")
@@ -342,7 +384,7 @@ class Supervisor:
         else:
             self._outbox.result(Result(job_id, outcome.meta, outcome.payload))
 
-    def _tell_activation(self, note: _Activation) -> None:
+    def _tell_activation(self, note: Activation) -> None:
         if note.is_end:
             self._activating = False
         if self._outbox is None or note.session != self._session:
@@ -362,11 +404,4 @@ class Supervisor:
                 "the id belongs to another job", where=f"job {job_id}", mend="give every job an id of its own"
             )
         if job_id not in self._under_way:
-            self._leave(_Ended(job_id))
-
-    def _report_interrupted(self) -> None:
-        """Jobs that an earlier supervisor did not finish have failed; the host hears when it asks again."""
-        for job_id in self._journal.interrupted:
-            log.warning("job %s was interrupted by a restart", job_id)
-            message = "interrupted: the device's supervisor was restarted in mid-job"
-            self._journal.finish(job_id, Outcome(failure=FailureCode.INTERNAL, message=message))
+            self._leave(Ended(job_id))

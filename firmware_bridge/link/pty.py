@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 import pty
-import select
 import threading
 import tty
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
+
+from firmware_bridge.link.wait import wait_for
 
 _READ: Final = 16 * 1024
 _HELD: Final = 64 * 1024
@@ -100,7 +101,7 @@ class PtyPair:
         while True:
             readers = [way.source for way in self._directions if len(way.held) < _HELD]
             writers = [way.target for way in self._directions if way.held]
-            readable, writable, _ = select.select([self._wake, *readers], writers, [])
+            readable, writable = wait_for([self._wake, *readers], writers, None)
             if self._wake in readable:
                 return
             for way in self._directions:

@@ -6,17 +6,22 @@ and write wait, and report a device that is gone as a device that is quiet.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import ipaddress
 import os
 import select
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 import serial
 
 from firmware_bridge import limits
 from firmware_bridge.errors import LinkError, PortError
+from firmware_bridge.link import tls
+from firmware_bridge.link.base import Link
 from firmware_bridge.link.discover import resolve
 
 DEFAULT_BAUD: Final = 921_600
@@ -90,24 +95,40 @@ class SerialLink:
         self.close()
 
 
-def open_port(port: str = "auto", baud: int = DEFAULT_BAUD) -> SerialLink:
+def open_port(port: str = "auto", baud: int = DEFAULT_BAUD) -> Link:
     """Open a port for this process alone.
 
     Args:
-        port: "auto" (the only candidate, see discover.py), a path, or socket://HOST:PORT.
+        port: "auto" (the only candidate, see discover.py), a path, tls://HOST:PORT, or socket://HOST:PORT, which
+            nobody authenticates and which is therefore for this machine's own addresses only.
         baud: bits a second; means nothing on a pty, a USB gadget or a socket.
 
     Raises:
         PortError: none or several for "auto"; missing, taken, not permitted, not a serial port, baud rate impossible.
     """
     name = resolve(port)
-    if "://" in name and not name.startswith("socket://"):
-        raise PortError("only paths and socket://HOST:PORT can be opened", where=name)
+    if name.startswith(tls.CONNECT):
+        return tls.connect(name)
+    if "://" in name:
+        _check_socket(name)
     try:
         opened = serial.serial_for_url(name, baudrate=baud, exclusive=True, timeout=0, write_timeout=0)
     except (serial.SerialException, OSError, ValueError) as error:
         raise _port_error(name, baud, error) from None
     return SerialLink(opened, name, _line_rate(name, baud))
+
+
+def _check_socket(name: str) -> None:
+    """Plain sockets stay on this machine."""
+    parts = urlsplit(name)
+    if parts.scheme != "socket":
+        raise PortError("only paths, tls://HOST:PORT and socket://HOST:PORT can be opened", where=name)
+    is_here = parts.hostname == "localhost"
+    with contextlib.suppress(ValueError):
+        is_here = is_here or ipaddress.ip_address(parts.hostname or "").is_loopback
+    if not is_here:
+        what = "a plain socket to another machine: whoever answers there would be believed"
+        raise PortError(what, where=name, mend="use tls://HOST:PORT; python -m firmware_bridge certificates")
 
 
 def _line_rate(name: str, baud: int) -> float | None:

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from enum import Enum
+from typing import Self
 
 from firmware_bridge.client import Client
 from firmware_bridge.errors import LinkError
@@ -77,3 +78,11 @@ class Bench:
     def _run(self, device: DeviceHandler) -> None:
         with contextlib.suppress(_Killed, LinkError), open_port(self.line.device_path) as link:
             serve(link, device, stop=self._stop)
+
+    def __enter__(self) -> Self:
+        """The bench itself."""
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        """Closes."""
+        self.close()

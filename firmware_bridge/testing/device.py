@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from firmware_bridge.errors import DeviceRefused, JobInputError
@@ -15,55 +15,74 @@ from firmware_bridge.wire.messages import FailureCode, RefusalCode
 
 @dataclass
 class MemoryStore:
-    """A `BlobStore` in two dictionaries; both survive a `MemoryDevice` that is thrown away, as a disk does.
+    """A `BlobStore` in dictionaries; they survive a `MemoryDevice` that is thrown away, as a disk does.
 
     Args:
         capacity: bytes of all blobs together, staged ones included.
     """
 
     capacity: int = 1 << 30
-    blobs: dict[str, bytes] = field(default_factory=dict)
+    complete: dict[str, bytes] = field(default_factory=dict)
     staged: dict[str, bytearray] = field(default_factory=dict)
+    indexes: dict[str, bytes] = field(default_factory=dict)
+    """The lists of chunks, of complete blobs and of staged ones."""
     appended: int = 0
-    """Bytes appended, ever: what came over the line."""
+    """Bytes of blobs written, ever: what came over the line, or from another blob."""
 
     def has(self, digest: str) -> bool:
         """Whether the blob is there, complete."""
-        return digest in self.blobs
-
-    def staged_bytes(self, digest: str) -> int:
-        """Bytes staged from an earlier try."""
-        return len(self.staged.get(digest, b""))
-
-    def read_staged(self, digest: str) -> Iterator[bytes]:
-        """The staged bytes."""
-        yield bytes(self.staged[digest])
+        return digest in self.complete
 
     def reserve(self, digest: str, size: int) -> None:
         """DeviceRefused(NO_SPACE) if a blob of this size does not fit."""
-        if size - self.staged_bytes(digest) > self.free():
+        if size - len(self.staged.get(digest, b"")) > self.free():
             raise DeviceRefused(RefusalCode.NO_SPACE, f"{size} bytes do not fit, {self.free()} are free")
 
-    def append(self, digest: str, offset: int, data: bytes) -> None:
-        """Add bytes to the staged blob."""
+    def read_index(self, digest: str) -> bytes:
+        """The staged list."""
+        return self.indexes.get(digest, b"")
+
+    def append_index(self, digest: str, offset: int, data: bytes) -> None:
+        """Add bytes to the staged list."""
+        self.indexes[digest] = self.indexes.get(digest, b"")[:offset] + data
+
+    def read(self, digest: str, offset: int, size: int) -> bytes:
+        """Bytes of the staged blob."""
+        return bytes(self.staged.get(digest, b"")[offset : offset + size])
+
+    def write(self, digest: str, offset: int, data: bytes) -> None:
+        """Put bytes of the staged blob in their place."""
         part = self.staged.setdefault(digest, bytearray())
-        assert offset == len(part)
-        part += data
+        part.extend(bytes(max(0, offset - len(part))))
+        part[offset : offset + len(data)] = data
         self.appended += len(data)
 
     def commit(self, digest: str) -> None:
         """The staged blob is complete."""
         data = bytes(self.staged.pop(digest))
         assert hashlib.sha256(data).hexdigest() == digest
-        self.blobs[digest] = data
+        self.complete[digest] = data
 
     def discard(self, digest: str) -> None:
-        """Throw the staged bytes away."""
+        """Throw the staged blob away."""
         self.staged.pop(digest, None)
+        self.indexes.pop(digest, None)
+
+    def blobs(self) -> Sequence[str]:
+        """The complete blobs."""
+        return list(self.complete)
+
+    def blob_index(self, digest: str) -> bytes:
+        """The list of a complete blob."""
+        return self.indexes.get(digest, b"")
+
+    def read_blob(self, digest: str, offset: int, size: int) -> bytes:
+        """Bytes of a complete blob."""
+        return self.complete[digest][offset : offset + size]
 
     def free(self) -> int:
         """Bytes that still fit."""
-        return self.capacity - sum(map(len, self.blobs.values())) - sum(map(len, self.staged.values()))
+        return self.capacity - sum(map(len, self.complete.values())) - sum(map(len, self.staged.values()))
 
 
 @dataclass
@@ -79,6 +98,7 @@ class MemoryDevice:
 
     Args:
         store: where blobs lie.
+        device_id: who it is.
         boot_id: new for each start, as a supervisor's is.
         slots: jobs at a time; more are refused as BUSY.
         between_steps: called before each step with its job's id.
@@ -88,17 +108,21 @@ class MemoryDevice:
         self,
         store: MemoryStore | None = None,
         *,
+        device_id: str = "memory",
         boot_id: str = "boot-1",
         slots: int = 4,
         between_steps: Callable[[str], None] | None = None,
     ) -> None:
         self.store: MemoryStore = MemoryStore() if store is None else store
         self.active: str | None = None
+        self.confirmed: str | None = None
+        self.release = b""
         self.started: list[str] = []
         """Ids of the jobs that were started, in order; each once."""
         self.forgotten: list[str] = []
         self.sessions = 0
         self.connected = False
+        self.device_id = device_id
         self._boot_id = boot_id
         self._slots = slots
         self._between_steps = between_steps
@@ -114,7 +138,7 @@ class MemoryDevice:
         """Who this device is."""
         return DeviceInfo(
             agent="firmware_bridge.testing/0.1.0",
-            device_id="memory",
+            device_id=self.device_id,
             boot_id=self._boot_id,
             board="memory",
             versions={"kit": "0.1.0", "operators": 1},
@@ -133,10 +157,11 @@ class MemoryDevice:
         """The host is gone."""
         self.connected = False
 
-    def activate(self, request: int, bundle_id: str) -> None:
+    def activate(self, request: int, bundle_id: str, release: bytes) -> None:
         """Activate any blob; one that begins with b"bad" fails its self-test."""
         assert self._outbox is not None
-        blob = self.store.blobs.get(bundle_id)
+        self.release = release
+        blob = self.store.complete.get(bundle_id)
         if blob is None:
             raise DeviceRefused(RefusalCode.UNKNOWN_BUNDLE, f"bundle {bundle_id} is not here")
         self._outbox.activation_progress(request, "self-test", 1, 1)
@@ -145,6 +170,12 @@ class MemoryDevice:
             return
         self.active = bundle_id
         self._outbox.activated(request, bundle_id)
+
+    def confirm(self, bundle_id: str) -> None:
+        """Remember the bundle as confirmed."""
+        if bundle_id != self.active:
+            raise DeviceRefused(RefusalCode.UNKNOWN_BUNDLE, f"bundle {bundle_id} is not active")
+        self.confirmed = bundle_id
 
     def submit(self, job: JobRequest) -> None:
         """Take an echo job."""

@@ -1,18 +1,11 @@
-"""A line that loses, doubles, reorders and damages what it carries, and a simulation of two ends on it.
-
-Everything follows from one seed and a virtual clock, so a run that fails is replayed by its seed, and hours of
-timeouts take milliseconds.
-"""
+"""A line that loses, doubles, reorders, damages and delays what it carries; all of its chances follow from one seed."""
 
 from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
-
-from firmware_bridge.wire.connection import Connection
 
 BOOT_LOG: Final = b"\r\n\x1b[32m[    0.000000] Booting Linux on physical CPU 0x0\x1b[0m\r\n"
 
@@ -28,6 +21,11 @@ class Faults:
         bit_errors: probability per bit that it flips.
         boot_log: text of the device's console arrives before it.
         delay: seconds on the way.
+        burst: the frame and what follows within `burst_seconds` arrive as noise.
+        burst_seconds: how long a burst lasts.
+        stall: the line stops for up to `stall_seconds`, then goes on.
+        stall_seconds: how long a stall lasts at most.
+        bytes_per_second: the line's rate; None: no limit.
     """
 
     loss: float = 0.0
@@ -36,6 +34,11 @@ class Faults:
     bit_errors: float = 0.0
     boot_log: float = 0.0
     delay: float = 0.002
+    burst: float = 0.0
+    burst_seconds: float = 0.02
+    stall: float = 0.0
+    stall_seconds: float = 3.0
+    bytes_per_second: float | None = None
 
 
 class FaultyLine:
@@ -50,17 +53,28 @@ class FaultyLine:
         self.faults = faults
         self._chance = chance
         self._arrivals: list[tuple[float, int, bytes]] = []
-        self._sent = 0
+        self.sent = 0
+        """Arrivals so far, copies and console text included."""
+        self._free_at = 0.0
+        self._noise_until = float("-inf")
 
     def send(self, now: float, data: bytes) -> None:
         """Put a frame's bytes on the line."""
-        if self._hits(self.faults.boot_log):
-            self._arrive(now + self.faults.delay, BOOT_LOG)
-        if self._hits(self.faults.loss):
+        faults = self.faults
+        if self._hits(faults.boot_log):
+            self._arrive(now, BOOT_LOG)
+        if self._hits(faults.stall):
+            self._free_at = max(self._free_at, now) + self._chance.uniform(0, faults.stall_seconds)
+        if self._hits(faults.burst):
+            self._noise_until = now + faults.burst_seconds
+        if now < self._noise_until:
+            self._arrive(now, self._chance.randbytes(len(data)))
             return
-        for _ in range(2 if self._hits(self.faults.duplication) else 1):
-            late = self._chance.uniform(0, 20 * self.faults.delay) if self._hits(self.faults.reordering) else 0.0
-            self._arrive(now + self.faults.delay + late, flip_bits(data, self.faults.bit_errors, self._chance))
+        if self._hits(faults.loss):
+            return
+        for _ in range(2 if self._hits(faults.duplication) else 1):
+            late = self._chance.uniform(0, 20 * faults.delay) if self._hits(faults.reordering) else 0.0
+            self._arrive(now, flip_bits(data, faults.bit_errors, self._chance), late)
 
     def receive(self, now: float) -> bytes | None:
         """The next bytes that have arrived by now."""
@@ -77,11 +91,15 @@ class FaultyLine:
         self._arrivals.clear()
 
     def _hits(self, probability: float) -> bool:
-        return self._chance.random() < probability
+        return probability > 0.0 and self._chance.random() < probability
 
-    def _arrive(self, at: float, data: bytes) -> None:
-        self._sent += 1
-        heapq.heappush(self._arrivals, (at, self._sent, data))
+    def _arrive(self, now: float, data: bytes, late: float = 0.0) -> None:
+        self.sent += 1
+        begun = max(now, self._free_at)
+        if self.faults.bytes_per_second is not None:
+            begun += len(data) / self.faults.bytes_per_second
+            self._free_at = begun
+        heapq.heappush(self._arrivals, (begun + self.faults.delay + late, self.sent, data))
 
 
 def flip_bits(data: bytes, rate: float, chance: random.Random) -> bytes:
@@ -94,66 +112,3 @@ def flip_bits(data: bytes, rate: float, chance: random.Random) -> bytes:
         flipped[position // 8] ^= 1 << position % 8
         position += 1 + int(chance.expovariate(rate))
     return bytes(flipped)
-
-
-@dataclass
-class End:
-    """One end in a simulation.
-
-    Args:
-        connection: its bytes.
-        work: called whenever something may have changed; takes events, sends messages.
-    """
-
-    connection: Connection
-    work: Callable[[], None]
-
-
-class Simulation:
-    """Two ends on a faulty line under a virtual clock.
-
-    Args:
-        host: the host's end.
-        device: the device's end; may be replaced during the run (a restart).
-        faults: what the line does, in both directions.
-        seed: from which every chance follows.
-    """
-
-    def __init__(self, host: End, device: End, faults: Faults, seed: int) -> None:
-        chance = random.Random(seed)  # noqa: S311  a simulation wants the same numbers again
-        self.host = host
-        self.device = device
-        self.now = 0.0
-        self.to_device = FaultyLine(faults, chance)
-        self.to_host = FaultyLine(faults, chance)
-
-    def run(self, done: Callable[[], bool], limit: float) -> bool:
-        """Let time pass until `done()`, or nothing would ever happen again, or `limit` virtual seconds are over.
-
-        Returns:
-            Whether it is done.
-        """
-        until = self.now + limit
-        while not done() and self.now < until:
-            self._turn(self.host, self.to_host, self.to_device)
-            self._turn(self.device, self.to_device, self.to_host)
-            ahead = min(
-                self.to_device.next_arrival(),
-                self.to_host.next_arrival(),
-                *(due for end in (self.host, self.device) if (due := end.connection.deadline()) is not None),
-                float("inf"),
-            )
-            if ahead == float("inf"):
-                break
-            self.now = max(self.now, ahead)
-        return done()
-
-    def _turn(self, end: End, incoming: FaultyLine, outgoing: FaultyLine) -> None:
-        while (data := incoming.receive(self.now)) is not None:
-            end.connection.receive(self.now, data)
-        end.connection.tick(self.now)
-        end.work()
-        while data := bytes(end.connection.to_write(self.now)):
-            outgoing.send(self.now, data)
-            end.connection.wrote(len(data))
-        end.work()

@@ -8,15 +8,8 @@ from dataclasses import dataclass
 from firmware_bridge import limits
 from firmware_bridge.errors import RemoteProtocolError
 from firmware_bridge.wire import frame, messages
-from firmware_bridge.wire.reliable import (
-    Delivered,
-    Lost,
-    Opened,
-    ReliableSession,
-    Role,
-    State,
-    random_epoch,
-)
+from firmware_bridge.wire.session import Delivered, Lost, Opened, Session, random_epoch
+from firmware_bridge.wire.states import Role, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +41,7 @@ class Connection:
     def __init__(
         self, role: Role, *, epoch: Callable[[], int] = random_epoch, bytes_per_second: float | None = None
     ) -> None:
-        self.session = ReliableSession(role, epoch=epoch, bytes_per_second=bytes_per_second)
+        self.session = Session(role, epoch=epoch, bytes_per_second=bytes_per_second)
         self._decoder = frame.FrameDecoder()
         self._heard_at = 0.0
         self._console: list[str] = []
@@ -81,6 +74,12 @@ class Connection:
     def room(self) -> int:
         """Messages that `send` takes now; 0 without a session."""
         return self.session.room
+
+    def link_lost(self) -> None:
+        """The line is gone: so are the session, the frame that was being read and the one being written."""
+        self.session.link_lost()
+        self._decoder = frame.FrameDecoder()
+        self._writing = memoryview(b"")
 
     def send(self, message: messages.Message) -> None:
         """Queue a message. LocalProtocolError: no session, no room, or the message is not allowed."""

@@ -1,4 +1,4 @@
-"""Packets: the header of the reliable layer, one struct for every kind. Byte table: PROTOCOL.md."""
+"""Packets: the header of the session layer, one form for every kind. Byte table: PROTOCOL.md."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from typing import Final
 
 from firmware_bridge import limits
 from firmware_bridge.errors import RemoteProtocolError
-from firmware_bridge.wire.messages import PROTOCOL
+from firmware_bridge.wire.version import PROTOCOL
 
-_HEADER: Final = struct.Struct("<BBHQIII")
+_HEADER: Final = struct.Struct("<BBHQIIB")
 HEADER_BYTES: Final = _HEADER.size
+_RANGE_BYTES: Final = 4
+
+Range = tuple[int, int]
+"""(first byte, one past the last byte), counted from `acknowledged`."""
 
 
 class Kind(enum.IntEnum):
@@ -23,11 +27,11 @@ class Kind(enum.IntEnum):
     ACCEPT = 2
     """Device: the session is ready; `session` holds both epochs."""
     DATA = 3
-    """One message, numbered by `sequence`."""
+    """Bytes of the message stream, from `offset` on."""
     ACK = 4
-    """Nothing but the acknowledgement that every packet carries."""
+    """Nothing but the acknowledgement that every packet carries; `offset` repeats that of the PING it answers, or 0."""
     PING = 5
-    """Are you there? Answered by an ACK."""
+    """Are you there? Answered by an ACK. `offset` is the question's number, 1 or more."""
     RESET = 6
     """Device: the session that you use does not exist (any more)."""
     CLOSE = 7
@@ -41,27 +45,30 @@ class Packet:
     Args:
         kind: what it is for.
         session: host's epoch << 32 | device's epoch.
-        sequence: number of a DATA packet, from 0, modulo 2**32; 0 in others.
-        acknowledged: the number that the sender expects next: everything before it has arrived.
-        selective: bit n: number `acknowledged + 1 + n` has arrived too.
-        credit: packets from `acknowledged` on that the sender has room for.
-        body: the message of a DATA packet; empty in others.
+        offset: of a DATA packet's first byte in the sender's stream, modulo 2**32; the number of a PING.
+        acknowledged: the byte that the sender expects next, modulo 2**32: everything before it has arrived.
+        ranges: what has arrived after it, counted from `acknowledged`, in order; at most limits.MAX_RANGES.
+        credit: bytes from `acknowledged` on that the sender has room for.
+        body: the bytes of a DATA packet; empty in others.
     """
 
     kind: Kind
     session: int
-    sequence: int = 0
+    offset: int = 0
     acknowledged: int = 0
-    selective: int = 0
+    ranges: tuple[Range, ...] = ()
     credit: int = 0
     body: bytes = b""
 
     def encode(self) -> bytes:
         """The packet's bytes."""
         header = _HEADER.pack(
-            PROTOCOL, self.kind, self.credit, self.session, self.sequence, self.acknowledged, self.selective
+            PROTOCOL, self.kind, self.credit, self.session, self.offset, self.acknowledged, len(self.ranges)
         )
-        return header + self.body
+        if not self.ranges:
+            return header + self.body
+        numbers = [number for start, end in self.ranges for number in (start, end - start)]
+        return header + struct.pack(f"<{len(numbers)}H", *numbers) + self.body
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,8 @@ def decode(data: bytes) -> Packet | OtherVersion:
     """The packet in these bytes.
 
     Raises:
-        RemoteProtocolError: too short, of no known kind, or a body where none belongs; never another error.
+        RemoteProtocolError: too short, of no known kind, a body where none belongs, ranges that are none; never
+            another error.
     """
     if len(data) < 2:
         raise RemoteProtocolError(f"a packet of {len(data)} bytes")
@@ -84,12 +92,20 @@ def decode(data: bytes) -> Packet | OtherVersion:
         return OtherVersion(data[0], data[1])
     if not HEADER_BYTES <= len(data) <= limits.MAX_PACKET:
         raise RemoteProtocolError(f"a packet of {len(data)} bytes")
-    _, kind, credit, session, sequence, acknowledged, selective = _HEADER.unpack_from(data)
+    _, kind, credit, session, offset, acknowledged, count = _HEADER.unpack_from(data)
     try:
         known = Kind(kind)
     except ValueError:
         raise RemoteProtocolError(f"packet kind {kind} is unknown") from None
-    body = data[HEADER_BYTES:]
+    ranges = _ranges(data, count) if count else ()
+    body = data[HEADER_BYTES + count * _RANGE_BYTES :]
     if bool(body) != (known is Kind.DATA):
         raise RemoteProtocolError(f"a {known.name} packet with a body of {len(body)} bytes")
-    return Packet(known, session, sequence, acknowledged, selective, credit, body)
+    return Packet(known, session, offset, acknowledged, ranges, credit, body)
+
+
+def _ranges(data: bytes, count: int) -> tuple[Range, ...]:
+    if count > limits.MAX_RANGES or HEADER_BYTES + count * _RANGE_BYTES > len(data):
+        raise RemoteProtocolError(f"a packet of {len(data)} bytes with {count} ranges")
+    numbers = struct.unpack_from(f"<{2 * count}H", data, HEADER_BYTES)
+    return tuple((start, start + length) for start, length in zip(numbers[::2], numbers[1::2], strict=True))

@@ -10,15 +10,25 @@ import pytest
 from hypothesis import given
 
 from calib.errors import PlanError
-from calib.plan import LayerPlan, Mode, Plan, PlanRow, anchor_exponents, coarse_exponent, uniform_plan
+from calib.plan import (
+    LayerPlan,
+    Mode,
+    Plan,
+    PlanRow,
+    PointPlan,
+    Reuse,
+    anchor_exponents,
+    coarse_exponent,
+    uniform_plan,
+)
 
 exponents = st.lists(st.integers(0, 15), max_size=2).map(tuple)
 
 
 @st.composite
-def rows(draw: st.DrawFn, least: int = 0) -> PlanRow:
+def rows(draw: st.DrawFn, mode: Mode, least: int = 0) -> PlanRow:
     main = draw(st.lists(st.integers(0, 15), min_size=least, max_size=2).map(tuple))
-    return PlanRow(main, draw(exponents), bool(not main and draw(st.booleans())))
+    return PlanRow(main, draw(exponents), bool(mode is Mode.DELTA and not main and draw(st.booleans())))
 
 
 @st.composite
@@ -27,9 +37,9 @@ def plans(draw: st.DrawFn) -> Plan:
     layers = {}
     for name in draw(st.lists(st.text(min_size=1, max_size=8), max_size=3, unique=True)):
         mode = draw(st.sampled_from(Mode))
-        row = rows(least=int(mode is Mode.DIRECT))
-        layers[name] = LayerPlan(mode, tuple(draw(row) for _ in range(steps)), draw(rows(least=1)))
-    return Plan(steps, layers)
+        layers[name] = LayerPlan(mode, tuple(draw(rows(mode)) for _ in range(steps)), draw(rows(mode, least=1)))
+    reuse = st.lists(st.sampled_from(Reuse), min_size=steps, max_size=steps).map(lambda codes: PointPlan(tuple(codes)))
+    return Plan(steps, layers, draw(st.dictionaries(st.text(min_size=1, max_size=8), reuse, max_size=2)))
 
 
 @given(plans())
@@ -62,10 +72,13 @@ def test_the_table_is_the_contract() -> None:
 
 
 def test_the_json_is_frozen() -> None:
-    plan = Plan(1, {"a.b": LayerPlan(Mode.DELTA, (PlanRow((3,)),), PlanRow((5, 0)))})
-    assert plan.to_json() == (
-        '{"format":1,"steps":1,"layers":{"a.b":{"mode":"delta","table":[[1,3,0,0,0,0,0,0],[2,5,0,0,0,0,0,0]]}}}'
-    )
+    layer = LayerPlan(Mode.DELTA, (PlanRow((3,)), PlanRow((), (4,)), PlanRow(())), PlanRow((5, 0)))
+    plan = Plan(3, {"a.b": layer}, {"a": PointPlan((Reuse.REFRESH, Reuse.HOLD, Reuse.EXTRAPOLATE))})
+    table = "[[1,3,0,0,0,0,0,0],[0,0,0,1,4,0,0,0],[0,0,0,0,0,0,0,0],[2,5,0,0,0,0,0,0]]"
+    layers = f'"layers":{{"a.b":{{"mode":"delta","table":{table}}}}}'
+    assert plan.to_json() == f'{{"format":2,"steps":3,{layers},"points":{{"a":[0,1,2]}}}}'
+    assert Plan.from_json(f'{{"format":1,"steps":3,{layers}}}') == Plan(3, {"a.b": layer})
+    assert plan.points["a"].refreshes == (0,)
 
 
 @pytest.mark.parametrize(
@@ -76,8 +89,9 @@ def test_the_json_is_frozen() -> None:
         lambda: PlanRow((), (-1,)),
         lambda: PlanRow((1,), (), extrapolates=True),
         lambda: LayerPlan(Mode.DELTA, (PlanRow((1,)),), PlanRow(())),
-        lambda: LayerPlan(Mode.DIRECT, (PlanRow(()),), PlanRow((1,))),
+        lambda: LayerPlan(Mode.DIRECT, (PlanRow((), extrapolates=True),), PlanRow((1,))),
         lambda: Plan(0, {}),
+        lambda: Plan(2, {}, {"a": PointPlan((Reuse.REFRESH,))}),
         lambda: Plan(2, {"a": LayerPlan(Mode.DELTA, (PlanRow((1,)),), PlanRow((1,)))}),
         lambda: uniform_plan({}, {}, residual_every=None),
         lambda: uniform_plan({"a": (1,), "b": (1, 2)}, {"a": 13, "b": 13}, residual_every=None),
@@ -94,7 +108,14 @@ GOOD = json.loads(Plan(1, {"a": LayerPlan(Mode.DELTA, (PlanRow((3,)),), PlanRow(
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("format",), 2),
+        (("format",), 3),
+        (("format",), True),
+        (("points",), []),
+        (("points",), None),
+        (("points", "a"), 0),
+        (("points", "a"), [3]),
+        (("points", "a"), [False]),
+        (("points", "a"), [0, 1]),
         (("steps",), 2),
         (("steps",), True),
         (("layers",), []),

@@ -12,7 +12,11 @@ from typing import Protocol
 
 import pytest
 
+from boards import Board, load_board
 from edge.device.engine_process import EngineCommand, EngineProcess
+from firmware_bridge.handler import BlobStore
+from firmware_bridge.transfer import Answer, Receiver, Source, numbers_wanted
+from firmware_bridge.wire.messages import BeginUpload, BlobChunk, BlobStored, ChunksWanted, IndexPart, UploadReady
 
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 STATE = 1000
@@ -117,6 +121,27 @@ def toy_bundle(
     return ToyBundle(sha(text), {sha(body): body for body in (text, *(body for _, body in parts.values()))}, golden)
 
 
+def bring(store: BlobStore, data: bytes) -> None:
+    """Upload a blob as a host does, without a line between."""
+    source = Source(sha(data), data)
+    receiver = Receiver(store)
+
+    def tell(message: BeginUpload | IndexPart | BlobChunk) -> Answer | None:
+        answer = receiver.take(message)
+        while answer is None and receiver.busy:
+            answer = receiver.work()
+        return answer
+
+    answer = tell(source.begin(1))
+    while isinstance(answer, UploadReady):
+        for part in source.index_parts(1, answer.offset):
+            answer = tell(part)
+    if isinstance(answer, ChunksWanted):
+        for chunk in source.wanted(1, numbers_wanted(answer), packs=True):
+            answer = tell(chunk)
+    assert answer == BlobStored(1), answer
+
+
 @pytest.fixture
 def toy_command(tmp_path: Path) -> CommandMaker:
     """Commands that start a toy engine; keyword arguments go into its program file."""
@@ -130,3 +155,9 @@ def toy_command(tmp_path: Path) -> CommandMaker:
         return EngineCommand(executable, path, "0" * 64, slots, budget, memory_limit=memory_limit)
 
     return make
+
+
+@pytest.fixture
+def host_board() -> Board:
+    """This machine as a board."""
+    return load_board("host")

@@ -45,17 +45,22 @@ class Toy:
         how = rule["how"]
         sys.stderr.write(f"about to {how}\n")
         sys.stderr.flush()
-        if how == "die":
-            os.kill(os.getpid(), signal.SIGKILL)
-        elif how == "exit":
-            sys.exit(rule["status"])
-        elif how == "hang":
-            time.sleep(3600)
-        elif how == "garbage":
-            sys.stdout.buffer.write(b"Segmentation fault\n")
-            sys.stdout.buffer.flush()
-        elif how == "hoard":
-            self.hoard = bytearray(rule["bytes"])
+        {
+            "die": lambda: os.kill(os.getpid(), signal.SIGKILL),
+            "exit": lambda: sys.exit(rule["status"]),
+            "hang": lambda: time.sleep(3600),
+            "pause": lambda: time.sleep(rule["seconds"]),
+            "garbage": self.say_garbage,
+            "refuse": self.refuse,
+            "hoard": lambda: setattr(self, "hoarded", bytearray(rule["bytes"])),
+        }[how]()
+
+    def say_garbage(self) -> None:
+        sys.stdout.buffer.write(b"Segmentation fault\n")
+        sys.stdout.buffer.flush()
+
+    def refuse(self) -> None:
+        raise Refusal(1, "not here")
 
     def info(self) -> bytes:
         return json.dumps(
@@ -100,7 +105,8 @@ class Toy:
         job["x"] = list(array("f", [0.5 * v + job["noise"].uniform(-1, 1) for v in job["x"]]))
         job["i"] += 1
         left = self.program["steps"] - job["i"]
-        return struct.pack("<IIQQQQQ", job["i"] - 1, left, 1000, 10, 1, 12345, 0)
+        took = self.program.get("claims", 1000)  # nanoseconds that it says a step took
+        return struct.pack("<IIQQQQQ", job["i"] - 1, left, took, 10, 1, 12345, 0)
 
     def result(self, slot: int) -> bytes:
         job = self.slot(slot)
@@ -109,30 +115,43 @@ class Toy:
         anomaly = array("f", [0.25] * (self.height * self.width)) if job["map"] else array("f")
         return struct.pack("<B3xf", job["map"], 0.25) + array("f", job["x"]).tobytes() + anomaly.tobytes()
 
+    def snapshot(self, slot: int) -> bytes:
+        job = self.slot(slot)
+        version, inner, gauss = job["noise"].getstate()
+        return json.dumps({**job, "noise": [version, list(inner), gauss], "of": self.options.program_id}).encode()
+
+    def restore(self, slot: int, payload: bytes) -> bytes:
+        job = json.loads(payload)
+        if job.pop("of") != self.options.program_id:
+            raise Refusal(9, "of another program")
+        version, inner, gauss = job["noise"]
+        job["noise"] = random.Random()
+        job["noise"].setstate((version, tuple(inner), gauss))
+        self.slots[slot] = job
+        return b""
+
     def slot(self, slot: int) -> dict:
         if slot not in self.slots:
             raise Refusal(3, "empty")
         return self.slots[slot]
 
+    def release(self, slot: int) -> bytes:
+        self.slots.pop(slot, None)
+        return b""
+
+    def memory(self) -> bytes:
+        return struct.pack("<QQ", 5_000_000, self.program["state"] * len(self.slots))
+
     def answer(self, kind: int, slot: int, payload: bytes) -> bytes:
-        names = {1: "info", 2: "begin", 3: "step", 4: "result", 7: "release", 8: "memory"}
-        self.misbehave(names.get(kind, ""))
+        name = ("", "info", "begin", "step", "result", "snapshot", "restore", "release", "memory")[kind]
+        self.misbehave(name)
         if slot >= self.options.slots:
             raise Refusal(2, f"slot {slot}")
-        if kind == 1:
-            return self.info()
-        if kind == 2:
-            return self.begin(slot, payload)
-        if kind == 3:
-            return self.step(slot)
-        if kind == 4:
-            return self.result(slot)
-        if kind == 7:
-            self.slots.pop(slot, None)
-            return b""
-        if kind == 8:
-            return struct.pack("<QQ", 5_000_000, self.program["state"] * len(self.slots))
-        raise Refusal(1, f"kind {kind}")
+        if name in {"info", "memory"}:
+            return getattr(self, name)()
+        if name in {"begin", "restore"}:
+            return getattr(self, name)(slot, payload)
+        return getattr(self, name)(slot)
 
 
 def read(count: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 
 from boards.errors import KitError
 from edge.device.engine_process import EngineCommand, EngineProcess, EngineResult, StepReport
-from edge.device.errors import Busy, EngineDied, EngineRefused, JobCancelled
+from edge.device.errors import Busy, EngineDied, EngineRefused, JobCancelled, JobExpired
 from edge.device.scheduler import Job, Scheduler, Totals
+from edge.device.snapshots import Snapshot
 
 if TYPE_CHECKING:
     from .conftest import CommandMaker
@@ -23,11 +25,19 @@ class Record:
     """A listener that remembers, and can be waited for."""
 
     def __init__(self) -> None:
+        self.begins: list[str] = []
         self.steps: list[tuple[str, int]] = []
+        self.snapshots: dict[str, list[Snapshot]] = {}
         self.results: dict[str, tuple[EngineResult, Totals]] = {}
         self.errors: dict[str, KitError] = {}
         self.on_step: Callable[[Job, StepReport], None] = lambda _job, _report: None
         self._changed = threading.Condition()
+
+    def begun(self, job: Job) -> None:
+        self.begins.append(job.job_id)
+
+    def kept(self, job: Job, snapshot: Snapshot) -> None:
+        self.snapshots.setdefault(job.job_id, []).append(snapshot)
 
     def progressed(self, job: Job, report: StepReport) -> None:
         self.steps.append((job.job_id, report.step))
@@ -49,8 +59,10 @@ class Record:
 
 
 @contextmanager
-def scheduling(command: EngineCommand, record: Record, limit: int = 64) -> Iterator[Scheduler]:
-    scheduler = Scheduler(lambda: EngineProcess(command), record, limit)
+def scheduling(
+    command: EngineCommand, record: Record, limit: int = 64, snapshot_seconds: float = 3600.0
+) -> Iterator[Scheduler]:
+    scheduler = Scheduler(lambda: EngineProcess(command), record, limit, snapshot_seconds)
     scheduler.start()
     try:
         yield scheduler
@@ -235,3 +247,93 @@ def test_a_task_runs_between_the_jobs_before_and_after_it(toy_command: CommandMa
         scheduler.submit(Job("b", 1))
         record.wait("a", "b")
     assert seen == [{"a"}]
+
+
+def test_jobs_of_a_higher_priority_begin_first(toy_command: CommandMaker) -> None:
+    record = Record()
+    with scheduling(toy_command(slots=1), record) as scheduler:
+        gate = paused(scheduler)
+        for name, priority in (("a", 0), ("b", 5), ("c", 9), ("d", 5)):
+            scheduler.submit(Job(name, 1, priority=priority))
+        gate.set()
+        record.wait(*"abcd")
+    assert record.begins == ["c", "b", "d", "a"]
+
+
+def test_a_priority_does_not_pass_a_task(toy_command: CommandMaker) -> None:
+    record = Record()
+    ran: list[list[str]] = []
+    with scheduling(toy_command(slots=1), record) as scheduler:
+        gate = paused(scheduler)
+        scheduler.submit(Job("a", 1))
+        scheduler.submit(Job("b", 1))
+        scheduler.call(lambda: ran.append(list(record.results)))
+        scheduler.submit(Job("c", 1, priority=9))
+        gate.set()
+        record.wait(*"abc")
+    assert ran == [["a", "b"]]
+    assert record.begins == ["a", "b", "c"]
+
+
+def test_a_job_ends_with_its_deadline(toy_command: CommandMaker) -> None:
+    record = Record()
+    with scheduling(toy_command(slots=1, steps=1000, slow=0.005), record) as scheduler:
+        gate = paused(scheduler)
+        scheduler.submit(Job("running", 1, deadline=time.monotonic() + 0.5))
+        scheduler.submit(Job("waiting", 1, deadline=time.monotonic() - 1))
+        gate.set()
+        record.wait("running", "waiting")
+        scheduler.submit(Job("next", 1, start=998, deadline=time.monotonic() + 3600))
+        record.wait("next")
+    assert all(isinstance(record.errors[name], JobExpired) for name in ("running", "waiting"))
+    assert "steps" in str(record.errors["running"])
+    assert "before it began" in str(record.errors["waiting"])
+    assert set(record.results) == {"next"}
+
+
+def test_a_job_goes_on_from_a_snapshot_with_the_bits_of_one_that_was_not_interrupted(toy_command: CommandMaker) -> None:
+    command = toy_command(claims=2 * 10**9)
+    record = Record()
+    with scheduling(command, record, snapshot_seconds=3.0) as scheduler:
+        scheduler.submit(Job("whole", 1))
+        record.wait("whole")
+    kept = record.snapshots["whole"]
+    assert [len(snapshot.totals["nanoseconds"]) for snapshot in kept] == [2, 4]  # every two steps of two seconds
+    again = Record()
+    with scheduling(command, again) as scheduler:
+        scheduler.submit(Job("again", 1, snapshot=kept[0]))
+        again.wait("again")
+    assert again.steps == [("again", step) for step in (2, 3, 4)]
+    (result, totals), (whole, all_of_it) = again.results["again"], record.results["whole"]
+    assert result == whole
+    assert totals.resumed_at == 2
+    assert all_of_it.resumed_at is None
+    assert (totals.passes, totals.nanoseconds) == (all_of_it.passes, all_of_it.nanoseconds)
+
+
+def test_a_snapshot_that_costs_more_than_it_saves_is_not_taken_again(toy_command: CommandMaker) -> None:
+    record = Record()
+    command = toy_command(steps=12, claims=2 * 10**6, misbehave={"at": "snapshot", "how": "pause", "seconds": 0.3})
+    with scheduling(command, record, snapshot_seconds=0.003) as scheduler:
+        scheduler.submit(Job("a", 1))
+        record.wait("a")
+    assert len(record.snapshots["a"]) == 1  # 22 ms of steps are left, a twentieth of what it took
+
+
+def test_a_snapshot_of_another_program_is_refused_and_the_job_begins_anew(toy_command: CommandMaker) -> None:
+    record = Record()
+    with scheduling(toy_command(), record) as scheduler:
+        scheduler.submit(Job("a", 1, snapshot=Snapshot({}, b'{"of": "another"}')))
+        record.wait("a")
+    assert record.steps == [("a", step) for step in range(5)]
+    assert record.results["a"][1].resumed_at is None
+
+
+def test_an_engine_without_snapshots_runs_jobs_all_the_same(toy_command: CommandMaker) -> None:
+    record = Record()
+    command = toy_command(claims=10**10, misbehave={"at": "snapshot", "how": "refuse"})
+    with scheduling(command, record) as scheduler:
+        scheduler.submit(Job("a", 1))
+        record.wait("a")
+    assert record.snapshots == {}
+    assert set(record.results) == {"a"}

@@ -10,18 +10,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from boards import Board, load_board
 from edge.device.errors import StorageError
+from edge.device.recovery import MAX_STARTS
 from edge.device.supervisor import QUEUE_LIMIT, Supervisor
 from firmware_bridge.errors import DeviceRefused
 from firmware_bridge.jobs import Failure, JobRequest, Progress, Result
 from firmware_bridge.wire.messages import FailureCode, RefusalCode
 
-from .conftest import toy_bundle
+from .conftest import bring, toy_bundle
 
 if TYPE_CHECKING:
     from .conftest import ToyBundle
@@ -73,24 +74,20 @@ class Outbox:
 class Device:
     """A supervisor with a host at the other end, and what a host does."""
 
-    def __init__(self, root: Path, board: Board) -> None:
-        self.supervisor = Supervisor(root, board)
+    def __init__(self, root: Path, board: Board, **options: Any) -> None:  # noqa: ANN401  the supervisor's
+        self.supervisor = Supervisor(root, board, **options)
         self.outbox = Outbox()
         self.supervisor.attach(self.outbox)
         self.supervisor.session_opened()
         self._request = 0
 
     def upload(self, bundle: ToyBundle) -> None:
-        store = self.supervisor.store
-        for digest, data in bundle.blobs.items():
-            if not store.has(digest):
-                store.reserve(digest, len(data))
-                store.append(digest, 0, data)
-                store.commit(digest)
+        for data in bundle.blobs.values():
+            bring(self.supervisor.store, data)
 
-    def activate(self, bundle_id: str) -> str | tuple[int, str]:
+    def activate(self, bundle_id: str, release: bytes = b"") -> str | tuple[int, str]:
         self._request += 1
-        self.supervisor.activate(self._request, bundle_id)
+        self.supervisor.activate(self._request, bundle_id, release)
         self.until(lambda: self._request in self.outbox.activations)
         return self.outbox.activations[self._request]
 
@@ -119,14 +116,14 @@ def board() -> Board:
 
 
 @pytest.fixture
-def start(tmp_path: Path, board: Board) -> Iterator[Callable[[], Device]]:
+def start(tmp_path: Path, board: Board) -> Iterator[Callable[..., Device]]:
     """Starts devices, one after the other, on the same folder."""
     started: list[Device] = []
 
-    def starter() -> Device:
-        if started:
+    def starter(*, is_closed: bool = False, **options: float) -> Device:
+        if started and not is_closed:
             started[-1].supervisor.close()
-        started.append(Device(tmp_path / "root", board))
+        started.append(Device(tmp_path / "root", board, **options))
         return started[-1]
 
     yield starter
@@ -134,7 +131,7 @@ def start(tmp_path: Path, board: Board) -> Iterator[Callable[[], Device]]:
         started[-1].supervisor.close()
 
 
-Starter = Callable[[], Device]
+Starter = Callable[..., Device]
 
 
 def generate(job_id: str, seed: int = 1) -> JobRequest:
@@ -287,16 +284,83 @@ def test_an_outcome_outlives_the_supervisor_until_it_is_taken(start: Starter, tm
     assert "no longer kept" in gone.message
 
 
-def test_a_job_that_a_restart_interrupts_has_failed(start: Starter, tmp_path: Path) -> None:
+def test_a_job_that_a_restart_interrupts_is_run_again_and_says_so(start: Starter, tmp_path: Path) -> None:
     device = start()
-    device.deploy(toy_bundle(tmp_path, steps=2000, slow=0.002))
+    device.deploy(toy_bundle(tmp_path, steps=60, slow=0.01))
+    (alone,) = device.run(generate("alone"))
     device.supervisor.submit(generate("a"))
-    device.until(lambda: len(device.outbox.steps) > 3)
+    device.until(lambda: len(device.outbox.steps) > 63)
     device = start()
     (end,) = device.run(generate("a"))
+    assert image_of(end) == image_of(alone)
+    assert isinstance(end, Result)
+    assert (end.meta["restarts"], end.meta["resumed_at"], end.meta["steps"]) == (1, None, 60)
+    assert isinstance(alone, Result)
+    assert "restarts" not in alone.meta
+
+
+def test_a_long_job_goes_on_from_its_last_snapshot(start: Starter, tmp_path: Path) -> None:
+    device = start(snapshot_seconds=4.0)
+    device.deploy(toy_bundle(tmp_path, steps=60, slow=0.01, claims=10**9))
+    (alone,) = device.run(generate("alone"))
+    device.supervisor.submit(generate("a"))
+    device.until(lambda: len(device.outbox.steps) > 70)
+    device = start()
+    (end,) = device.run(generate("a"))
+    assert image_of(end) == image_of(alone)
+    assert isinstance(end, Result)
+    assert isinstance(end.meta["resumed_at"], int)
+    assert end.meta["resumed_at"] >= 8
+    assert end.meta["resumed_at"] % 4 == 0
+    assert (end.meta["restarts"], end.meta["steps"]) == (1, 60)
+    assert device.outbox.steps[0].step == end.meta["resumed_at"] + 1
+    assert list((tmp_path / "root" / "snapshots").iterdir()) == []
+
+
+def test_a_job_that_takes_the_device_down_each_time_is_given_up(start: Starter, tmp_path: Path) -> None:
+    device = start()
+    device.deploy(toy_bundle(tmp_path, steps=2000, slow=0.01))
+    device.supervisor.submit(generate("a"))
+    for starts in range(1, MAX_STARTS + 1):
+        device.until(lambda steps=device.outbox.steps: bool(steps))
+        device = start()
+        assert (device.supervisor._under_way == {"a"}) == (starts < MAX_STARTS)
+    (end,) = device.run(generate("a"))
     assert isinstance(end, Failure)
-    assert "interrupted" in end.message
-    assert device.outbox.steps == []
+    assert "went down 3 times" in end.message
+
+
+def test_a_job_of_another_bundle_does_not_go_on(start: Starter, tmp_path: Path) -> None:
+    device = start()
+    old, new = toy_bundle(tmp_path, "old", steps=4), toy_bundle(tmp_path, "new", steps=2000, slow=0.01)
+    device.deploy(old)
+    device.run(generate("good"))
+    device.deploy(new)
+    device.supervisor.submit(generate("a"))
+    device.until(lambda: any(step.job_id == "a" for step in device.outbox.steps))
+    flip(tmp_path, new)
+    device = start()
+    assert device.supervisor.describe().active_bundle == old.bundle_id
+    (end,) = device.run(generate("a"))
+    assert isinstance(end, Failure)
+    assert end.code == FailureCode.BUNDLE_CHANGED
+
+
+def test_a_deadline_passes_while_the_device_is_down(start: Starter, tmp_path: Path) -> None:
+    device = start()
+    device.deploy(toy_bundle(tmp_path, steps=2000, slow=0.01))
+    job = replace(generate("a"), deadline=0.6)
+    device.supervisor.submit(job)
+    device.until(lambda: bool(device.outbox.steps))
+    device.supervisor.close()
+    time.sleep(0.7)
+    device = start(is_closed=True)
+    (end,) = device.run(job)
+    assert isinstance(end, Failure)
+    assert end.code == FailureCode.DEADLINE
+    (late,) = device.run(replace(generate("b"), deadline=0.2))
+    assert isinstance(late, Failure)
+    assert late.code == FailureCode.DEADLINE
 
 
 def test_the_queue_is_bounded(start: Starter, tmp_path: Path) -> None:
@@ -382,7 +446,7 @@ def test_a_bundle_that_does_not_pass_leaves_the_old_one_active(
 def test_a_bundle_that_was_not_uploaded(start: Starter) -> None:
     device = start()
     with pytest.raises(DeviceRefused) as caught:
-        device.supervisor.activate(1, "a" * 64)
+        device.supervisor.activate(1, "a" * 64, b"")
     assert caught.value.code == RefusalCode.UNKNOWN_BUNDLE
 
 
@@ -402,7 +466,7 @@ def test_a_manifest_that_contradicts_itself(start: Starter, tmp_path: Path) -> N
     bundle = toy_bundle(tmp_path, golden=bytes(60))
     device.upload(bundle)
     with pytest.raises(DeviceRefused, match="golden output has not the size") as caught:
-        device.supervisor.activate(1, bundle.bundle_id)
+        device.supervisor.activate(1, bundle.bundle_id, b"")
     assert caught.value.code == RefusalCode.BUNDLE_INVALID
 
 
@@ -412,7 +476,7 @@ def test_a_blob_that_is_no_manifest(start: Starter, tmp_path: Path) -> None:
     device.upload(bundle)
     golden = next(digest for digest, data in bundle.blobs.items() if data == bundle.golden)
     with pytest.raises(DeviceRefused) as caught:
-        device.supervisor.activate(1, golden)
+        device.supervisor.activate(1, golden, b"")
     assert caught.value.code == RefusalCode.BUNDLE_INVALID
 
 
@@ -465,9 +529,9 @@ def test_an_activation_waits_for_the_jobs_before_it(start: Starter, tmp_path: Pa
     new = toy_bundle(tmp_path, "new", steps=4)
     device.upload(new)
     device.supervisor.submit(generate("before"))
-    device.supervisor.activate(7, new.bundle_id)
+    device.supervisor.activate(7, new.bundle_id, b"")
     with pytest.raises(DeviceRefused, match="another activation"):
-        device.supervisor.activate(8, new.bundle_id)
+        device.supervisor.activate(8, new.bundle_id, b"")
     with pytest.raises(DeviceRefused, match="an activation is under way"):
         device.supervisor.submit(generate("between"))
     device.until(lambda: 7 in device.outbox.activations)

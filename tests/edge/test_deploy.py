@@ -16,7 +16,13 @@ TIMEOUT = 280
 
 def deploy(*arguments: str, cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "edge.deploy", *arguments]
-    variables = {**os.environ, "EDGE_CACHE": str(cache), "OMP_WAIT_POLICY": "passive", **environment}
+    variables = {
+        **os.environ,
+        "EDGE_CACHE": str(cache),
+        "EDGE_KEYS": str(cache / "keys"),
+        "OMP_WAIT_POLICY": "passive",
+        **environment,
+    }
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 

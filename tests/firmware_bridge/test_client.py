@@ -7,11 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from firmware_bridge import limits
+from firmware_bridge.chunks import MAX_CHUNK
 from firmware_bridge.client import Client, UploadReport
 from firmware_bridge.errors import (
     DeviceRefused,
@@ -27,6 +29,7 @@ from firmware_bridge.link.serial import SerialLink, open_port
 from firmware_bridge.testing.bench import Bench, Order
 from firmware_bridge.testing.device import MemoryDevice, MemoryStore
 from firmware_bridge.testing.faulty import BOOT_LOG, flip_bits
+from firmware_bridge.transfer import CAPABILITIES
 from firmware_bridge.wire import frame, messages
 from firmware_bridge.wire.messages import FailureCode, RefusalCode
 
@@ -56,7 +59,7 @@ class PausedDevice(MemoryDevice):
 def test_the_device_says_who_it_is(bench: Bench) -> None:
     device = start(bench)
     with bench.client() as client:
-        assert client.info == device.describe()
+        assert client.info == replace(device.describe(), capabilities=CAPABILITIES)
         device.active = "ab" * 32
         assert client.info.active_bundle is None
         assert client.refresh().active_bundle == "ab" * 32
@@ -71,20 +74,33 @@ def test_a_blob_goes_over_once(bench: Bench, tmp_path: Path) -> None:
     seen = []
     with bench.client() as client:
         assert client.has([digest, "00" * 32]) == set()
-        assert client.upload(digest, path, lambda *at: seen.append(at)) == UploadReport(100_000, 0)
+        report = client.upload(digest, path, lambda *at: seen.append(at))
+        assert (report.size, report.chunks) == (100_000, 100_000)
+        assert 100_000 < report.sent < 101_000  # the list of chunks is the rest
         assert client.has([digest, "00" * 32]) == {digest}
-        assert client.upload(digest, data) == UploadReport(0, 100_000)
-    assert device.store.blobs == {digest: data}
+        assert client.upload(digest, data) == UploadReport(100_000, 0, 0)
+    assert device.store.complete == {digest: data}
     assert device.store.appended == 100_000
     assert seen == sorted(seen)
     assert seen[-1] == (100_000, 100_000)
-    assert len(seen) >= 100_000 // limits.CHUNK
+    assert len(seen) >= 100_000 // MAX_CHUNK
+
+
+def test_text_is_compressed(bench: Bench) -> None:
+    device = start(bench)
+    data = b"what compresses well, " * 10_000
+    digest = hashlib.sha256(data).hexdigest()
+    with bench.client() as client:
+        report = client.upload(digest, data)
+    assert report.chunks <= len(data)  # it repeats itself
+    assert report.sent < 0.1 * len(data)
+    assert device.store.complete == {digest: data}
 
 
 def test_many_digests_are_asked_about_in_parts(bench: Bench) -> None:
     device = start(bench)
     digests = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(600)]
-    device.store.blobs = dict.fromkeys(digests[::3], b"")
+    device.store.complete = dict.fromkeys(digests[::3], b"")
     with bench.client() as client:
         assert client.has(digests) == set(digests[::3])
 
@@ -94,38 +110,33 @@ def test_an_upload_goes_on_where_an_earlier_one_ended(bench: Bench) -> None:
     digest, data = blob(50_000)
     device.store.staged[digest] = bytearray(data[:30_001])
     with bench.client() as client:
-        assert client.upload(digest, data) == UploadReport(19_999, 30_001)
-        device.store.blobs.clear()
-        device.store.staged[digest] = bytearray(data)
-        assert client.upload(digest, data) == UploadReport(0, 50_000)
-        device.store.blobs.clear()
-        device.store.staged[digest] = bytearray(data + b"more")  # cannot be: begun anew
-        assert client.upload(digest, data) == UploadReport(50_000, 0)
-    assert device.store.blobs == {digest: data}
+        report = client.upload(digest, data)
+        assert 19_999 <= report.chunks <= 19_999 + MAX_CHUNK
+        device.store.staged[digest] = bytearray(device.store.complete.pop(digest))
+        assert client.upload(digest, data) == UploadReport(50_000, 0, 0)  # its list was kept as well
+    assert device.store.complete == {digest: data}
 
 
 def test_a_wrong_hash_is_refused_and_nothing_of_it_kept(bench: Bench) -> None:
     device = start(bench)
     digest, data = blob(20_000)
-    flipped = bytearray(data)
     with bench.client() as client:
         with pytest.raises(DeviceRefused, match="SHA-256") as caught:
             client.upload("11" * 32, data)
         assert caught.value.exit_code == 10
         assert caught.value.code == RefusalCode.HASH_MISMATCH
-        flipped[100] ^= 1  # a stored byte that flipped while the upload rested
-        device.store.staged[digest] = flipped[:10_000]
-        with pytest.raises(DeviceRefused):
-            client.upload(digest, data)
         assert device.store.staged == {}
         client.upload(digest, data)
-    assert device.store.blobs == {digest: data}
+    assert device.store.complete == {digest: data}
 
 
 def test_a_full_device_refuses(bench: Bench) -> None:
     start(bench, MemoryDevice(MemoryStore(capacity=10_000)))
     digest, data = blob(20_000)
-    with bench.client() as client, pytest.raises(DeviceRefused, match="10000 are free") as caught:
+    with (
+        bench.client() as client,
+        pytest.raises(DeviceRefused, match="20068 bytes do not fit, 10000 are free") as caught,
+    ):
         client.upload(digest, data)
     assert caught.value.code == RefusalCode.NO_SPACE
     assert "remove old bundles" in str(caught.value)
@@ -146,10 +157,10 @@ def test_a_file_that_is_not_there_or_shrinks(bench: Bench, tmp_path: Path) -> No
         with pytest.raises(LocalProtocolError, match="cannot be read"):
             client.upload(digest, path)
         path.write_bytes(data)
-        with pytest.raises(LocalProtocolError, match="shorter"):
+        with pytest.raises(LocalProtocolError, match="has changed"):
             client.upload(digest, path, lambda *_: os.truncate(path, 10_000))
         path.write_bytes(data)
-        assert client.upload(digest, path).resumed_at > 0
+        assert client.upload(digest, path).chunks < len(data)
 
 
 def test_activation(bench: Bench) -> None:
@@ -159,7 +170,12 @@ def test_activation(bench: Bench) -> None:
     with bench.client() as client:
         client.upload(*good)
         client.upload(*bad)
-        client.activate(good[0], lambda *at: stages.append(at))
+        client.activate(good[0], lambda *at: stages.append(at), release=b"signed")
+        assert device.release == b"signed"
+        client.confirm(good[0])
+        assert device.confirmed == good[0]
+        with pytest.raises(DeviceRefused, match="is not active"):
+            client.confirm(bad[0])
         assert stages == [("self-test", 1, 1)]
         assert client.refresh().active_bundle == good[0]
         with pytest.raises(DeviceRefused, match="golden output") as caught:
@@ -287,10 +303,9 @@ def test_an_upload_survives_a_restart_of_the_device(bench: Bench, order: Order) 
     with bench.client() as client:
         report = client.upload(digest, data, watch)
         assert client.info.boot_id == "boot-2"
-    assert store.blobs == {digest: data}
+    assert store.complete == {digest: data}
     assert store.appended == len(data)  # no byte was stored twice
-    assert report.resumed_at == 0
-    assert report.sent <= len(data) + (limits.WINDOW + limits.BACKLOG + 1) * limits.CHUNK
+    assert report.chunks <= len(data) + (limits.WINDOW + limits.BACKLOG + 1) * MAX_CHUNK
 
 
 @pytest.mark.parametrize("order", [Order.STOP, Order.KILL])
@@ -434,14 +449,14 @@ def test_a_bad_line_changes_nothing_but_the_time(make_bench: Callable[..., Bench
     device = start(bench)
     digest, data = blob(1_500_000)
     with bench.client() as client:
-        assert client.upload(digest, data).sent == len(data)
+        assert client.upload(digest, data).chunks == len(data)
         for number in range(10):
             payload = os.urandom(20_000)
             assert client.run(echo(f"job-{number}", payload)).payload == payload[::-1]
         assert client.counters()["retransmitted"] > 0
         assert "Booting Linux" in client.console()
         assert client.console() == ""
-    assert device.store.blobs == {digest: data}
+    assert device.store.complete == {digest: data}
     assert len(device.started) == 10
 
 

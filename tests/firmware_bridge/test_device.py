@@ -1,4 +1,6 @@
 import hashlib
+import random
+from dataclasses import replace
 from typing import Never
 
 import pytest
@@ -9,14 +11,17 @@ from firmware_bridge.device import DeviceEndpoint
 from firmware_bridge.errors import LocalProtocolError
 from firmware_bridge.jobs import Failure, Progress, Result
 from firmware_bridge.testing.device import MemoryDevice, MemoryStore
-from firmware_bridge.testing.faulty import End, Faults, Simulation
+from firmware_bridge.testing.faulty import Faults
+from firmware_bridge.testing.pair import End, Pair
+from firmware_bridge.transfer import CAPABILITIES, Source, numbers_wanted
 from firmware_bridge.wire import messages as m
 from firmware_bridge.wire.connection import Connection, Received
 from firmware_bridge.wire.messages import FailureCode, RefusalCode
-from firmware_bridge.wire.reliable import Role
+from firmware_bridge.wire.states import Role
 
 DATA = b"0123456789" * 1000
 DIGEST = hashlib.sha256(DATA).digest()
+SOURCE = Source(DIGEST.hex(), DATA)
 
 
 class Desk:
@@ -30,7 +35,7 @@ class Desk:
         self.host = Connection(Role.HOST)
         self.got = []
         self.reading = True
-        self.line = Simulation(
+        self.line = Pair(
             End(self.host, self._read), End(self.endpoint.connection, self._work), faults or Faults(), seed
         )
         self.open(greet)
@@ -62,7 +67,8 @@ class Desk:
                 self.got.append(event.message)
 
     def _work(self) -> None:
-        self.endpoint.process()
+        while self.endpoint.process():
+            pass
         self.device.advance(self.line.now)
         self.endpoint.process()
 
@@ -74,7 +80,8 @@ def test_a_session_begins_with_a_hello() -> None:
     other = desk.ask(m.Hello(8, m.PROTOCOL + 1, "test", ()))
     assert (other.request, other.reason) == (8, RefusalCode.UNSUPPORTED)
     assert desk.ask(m.QueryBlobs(9, ())).reason == RefusalCode.UNSUPPORTED
-    assert desk.ask(m.Hello(10, m.PROTOCOL, "test", ())) == desk.device.describe().reply(10)
+    about = replace(desk.device.describe(), capabilities=CAPABILITIES)
+    assert desk.ask(m.Hello(10, m.PROTOCOL, "test", ())) == about.reply(10)
     assert desk.ask(m.QueryBlobs(11, ())) == m.BlobsReply(11, ())
 
 
@@ -97,51 +104,48 @@ def test_what_is_no_message_is_refused_and_the_session_lives() -> None:
 
 def test_an_upload_by_hand() -> None:
     desk = Desk()
-    assert desk.ask(m.BeginUpload(2, DIGEST, len(DATA))) == m.UploadReady(2, 0)
-    assert desk.say(m.BlobChunk(2, 0, DATA[:6000])) == []
-    assert desk.ask(m.BlobChunk(2, 6000, DATA[6000:])) == m.BlobStored(2)
-    assert desk.say(m.BlobChunk(2, 6000, DATA[6000:])) == []  # the upload is over
-    assert desk.ask(m.BeginUpload(3, DIGEST, len(DATA))) == m.BlobStored(3)
+    begin, part = SOURCE.begin(2), next(SOURCE.index_parts(2, 0))
+    assert desk.ask(begin) == m.UploadReady(2, 0)
+    wanted = desk.ask(part)
+    assert wanted == m.ChunksWanted(2, 0, b"\x01", is_last=True)  # all its chunks are the same
+    (chunk,) = SOURCE.wanted(2, numbers_wanted(wanted), packs=True)
+    assert chunk.is_deflated
+    assert desk.ask(chunk) == m.BlobStored(2)
+    assert desk.say(chunk) == []  # the upload is over
+    assert desk.ask(replace(begin, request=3)) == m.BlobStored(3)
     assert desk.ask(m.QueryBlobs(4, (DIGEST, bytes(32)))) == m.BlobsReply(4, (DIGEST,))
 
 
-@pytest.mark.parametrize(
-    "chunk",
-    [m.BlobChunk(2, 5, b"abc"), m.BlobChunk(2, 0, DATA[:8192]), m.BlobChunk(2, 0, b"x" * 101)],
-    ids=["gap", "far too long", "one too long"],
-)
-def test_a_chunk_in_the_wrong_place_ends_the_upload(chunk: m.Message) -> None:
+def test_an_upload_is_over_with_its_session() -> None:
     desk = Desk()
-    desk.ask(m.BeginUpload(2, DIGEST, 100))
-    answer = desk.ask(chunk)
-    assert (answer.request, answer.reason) == (2, RefusalCode.OFFSET)
-    assert desk.say(m.BlobChunk(2, 0, b"abc")) == []
-    assert desk.device.store.appended == 0
+    desk.ask(SOURCE.begin(2))
+    desk.open()
+    assert desk.say(*SOURCE.index_parts(2, 0)) == []
+    assert not desk.endpoint._receiver.busy
 
 
-def test_a_new_upload_puts_the_last_one_aside() -> None:
+def test_a_confirmed_bundle() -> None:
     desk = Desk()
-    other = hashlib.sha256(b"other").digest()
-    desk.ask(m.BeginUpload(2, DIGEST, len(DATA)))
-    desk.say(m.BlobChunk(2, 0, DATA[:6000]))
-    desk.ask(m.BeginUpload(3, other, 5))
-    assert desk.say(m.BlobChunk(2, 6000, DATA[6000:])) == []
-    assert desk.ask(m.BlobChunk(3, 0, b"other")) == m.BlobStored(3)
-    assert desk.ask(m.BeginUpload(4, DIGEST, len(DATA))) == m.UploadReady(4, 6000)
+    desk.device.active = DIGEST.hex()
+    assert desk.ask(m.Confirm(2, bytes(32))).reason == RefusalCode.UNKNOWN_BUNDLE
+    assert desk.ask(m.Confirm(3, DIGEST)) == m.Done(3)
+    assert desk.device.confirmed == DIGEST.hex()
 
 
 class BrokenStore(MemoryStore):
-    def append(self, digest: str, offset: int, data: bytes) -> Never:  # noqa: ARG002  the store's signature
+    def write(self, digest: str, offset: int, data: bytes) -> Never:  # noqa: ARG002  the store's signature
         raise OSError(5, "Input/output error")
 
 
 def test_a_broken_disk_is_told_and_does_not_end_the_device() -> None:
     desk = Desk(MemoryDevice(BrokenStore()))
-    desk.ask(m.BeginUpload(2, DIGEST, len(DATA)))
-    answer = desk.ask(m.BlobChunk(2, 0, DATA[:100]))
+    desk.ask(SOURCE.begin(2))
+    wanted = desk.ask(next(SOURCE.index_parts(2, 0)))
+    (chunk,) = SOURCE.wanted(2, numbers_wanted(wanted), packs=False)
+    answer = desk.ask(chunk)
     assert (answer.request, answer.reason) == (2, RefusalCode.STORAGE)
     assert "Input/output error" in answer.message
-    assert desk.say(m.BlobChunk(2, 100, DATA[:100])) == []
+    assert desk.say(chunk) == []
     assert isinstance(desk.ask(m.QueryBlobs(3, ())), m.BlobsReply)
 
 
@@ -202,7 +206,7 @@ def test_a_host_that_does_not_read_stops_the_jobs_not_the_device() -> None:
     desk.reading = False
     desk.say(m.Submit(2, "endless", "echo", {"steps": 10_000}, 0), seconds=60.0)
     running = desk.device._running["endless"]
-    assert running.step <= limits.INBOX + limits.OUTBOX + limits.WINDOW
+    assert running.step <= limits.WINDOW // 60 + limits.OUTBOX
     assert desk.endpoint.room() == 0
     assert not desk.endpoint.progress(Progress("endless", 1, 2))
     desk.reading = True
@@ -262,8 +266,12 @@ def test_a_handlers_mistake_is_found_where_it_is_made() -> None:
 def test_a_whole_conversation_over_a_bad_line(seed: int) -> None:
     faults = Faults(loss=0.1, duplication=0.05, reordering=0.1, bit_errors=2e-6, boot_log=0.02)
     desk = Desk(MemoryDevice(slots=8), faults, seed, greet=False)
-    desk.say(m.Hello(1, m.PROTOCOL, "test", ()), m.BeginUpload(2, DIGEST, len(DATA)), seconds=5.0)
-    chunks = [m.BlobChunk(2, at, DATA[at : at + 500]) for at in range(0, len(DATA), 500)]
+    many = random.Random(seed).randbytes(100_000)
+    source = Source(hashlib.sha256(many).hexdigest(), many)
+    begin = (source.begin(2), *source.index_parts(2, 0))
+    desk.say(m.Hello(1, m.PROTOCOL, "test", ()), *begin, seconds=20.0)
+    wanted = next(message for message in desk.got if isinstance(message, m.ChunksWanted))
+    chunks: list[m.Message] = list(source.wanted(2, numbers_wanted(wanted), packs=True))
     jobs = [m.Submit(10 + number, f"j{number}", "echo", {"steps": 5}, 100) for number in range(4)]
     for job in jobs:
         chunks += [job, m.JobPayload(job.request, 0, bytes([job.request]) * 100)]

@@ -34,6 +34,29 @@ def test_results_are_put_together() -> None:
     assert not tracker.expects(None)
 
 
+def test_a_result_goes_on_where_the_last_session_stopped() -> None:
+    tracker = tracked("a")
+    assert tracker.received("a") == 0
+    tracker.receive(m.JobResult("a", {}, 4))
+    tracker.receive(m.ResultPayload("a", 0, b"ab"))
+    assert tracker.received("a") == 2
+    tracker.receive(m.JobResult("a", {}, 4))
+    tracker.receive(m.ResultPayload("a", 2, b"cd"))
+    assert tracker.take(None) == Result("a", {}, b"abcd")
+    assert tracker.received("a") == 0
+
+
+def test_another_result_of_the_job_cannot_be_joined_with_the_first() -> None:
+    tracker = tracked("a")
+    tracker.receive(m.JobResult("a", {"try": 1}, 4))
+    tracker.receive(m.ResultPayload("a", 0, b"ab"))
+    tracker.receive(m.JobResult("a", {"try": 2}, 4))
+    tracker.receive(m.ResultPayload("a", 2, b"cd"))
+    lost = tracker.take(None)
+    assert isinstance(lost, Failure)
+    assert lost.code == m.FailureCode.LOST
+
+
 def test_a_result_that_is_said_again_begins_anew() -> None:
     tracker = tracked("a")
     tracker.receive(m.JobResult("a", {}, 4))

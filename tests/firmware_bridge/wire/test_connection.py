@@ -5,7 +5,9 @@ from firmware_bridge.wire import frame
 from firmware_bridge.wire import messages as m
 from firmware_bridge.wire.connection import Connection, Received, Unreadable
 from firmware_bridge.wire.packet import Kind, Packet
-from firmware_bridge.wire.reliable import Opened, Role
+from firmware_bridge.wire.session import Opened
+from firmware_bridge.wire.states import Role
+from firmware_bridge.wire.stream import pack
 
 
 def opened() -> Connection:
@@ -13,18 +15,20 @@ def opened() -> Connection:
     device = Connection(Role.DEVICE, epoch=lambda: 5)
     device.receive(0.0, frame.encode(Packet(Kind.OPEN, 1 << 32).encode()))
     device.wrote(len(device.to_write(0.0)))
-    device.receive(0.0, frame.encode(Packet(Kind.ACK, 1 << 32 | 5, credit=16).encode()))
+    device.receive(0.0, frame.encode(Packet(Kind.ACK, 1 << 32 | 5, credit=limits.WINDOW).encode()))
     assert isinstance(device.next_event(), Opened)
     return device
 
 
-def data(sequence: int, body: bytes) -> bytes:
-    return frame.encode(Packet(Kind.DATA, 1 << 32 | 5, sequence, credit=16, body=body).encode())
+def data(*bodies: bytes) -> bytes:
+    """The first DATA packet of a session, with these messages in it."""
+    stream = b"".join(map(pack, bodies))
+    return frame.encode(Packet(Kind.DATA, 1 << 32 | 5, credit=limits.WINDOW, body=stream).encode())
 
 
 def test_messages_come_out_and_what_is_none_is_named() -> None:
     device = opened()
-    device.receive(1.0, data(0, m.encode(m.Taken("j"))) + data(1, b"junk") + data(2, m.encode(m.Taken("k"))))
+    device.receive(1.0, data(m.encode(m.Taken("j")), b"junk", m.encode(m.Taken("k"))))
     assert device.next_event() == Received(m.Taken("j"))
     assert isinstance(device.next_event(), Unreadable)
     assert device.next_event() == Received(m.Taken("k"))
@@ -33,8 +37,9 @@ def test_messages_come_out_and_what_is_none_is_named() -> None:
 
 def test_a_frame_is_offered_until_the_line_has_taken_all_of_it() -> None:
     device = opened()
-    device.send(m.DeviceLog("one"))
-    device.send(m.DeviceLog("two"))
+    device.send(m.DeviceLog("one" * 600))
+    for _ in range(5):
+        device.send(m.DeviceLog("two" * 600))
     whole = bytes(device.to_write(1.0))
     device.wrote(3)
     assert bytes(device.to_write(1.0)) == whole[3:]
@@ -59,7 +64,7 @@ def test_text_on_a_line_that_goes_quiet_is_console_text() -> None:
 
 def test_a_frame_that_comes_in_pieces_is_whole_if_no_long_silence_is_between() -> None:
     device = opened()
-    whole = data(0, m.encode(m.Taken("j")))
+    whole = data(m.encode(m.Taken("j")))
     device.receive(1.0, whole[:9])
     device.tick(1.0 + limits.QUIET * 0.9)
     device.receive(1.0 + limits.QUIET * 0.9, whole[9:])

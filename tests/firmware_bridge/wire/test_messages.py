@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firmware_bridge import limits
+from firmware_bridge.chunks import MAX_CHUNK
 from firmware_bridge.errors import LocalProtocolError, RemoteProtocolError, UnknownMessage
 from firmware_bridge.wire import fields
 from firmware_bridge.wire import messages as m
+from firmware_bridge.wire.messages import codec
 
 DIGEST = bytes(range(32))
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
@@ -45,7 +47,7 @@ def strategy(check: object) -> st.SearchStrategy[object]:  # noqa: PLR0911  one 
 def any_message() -> st.SearchStrategy[m.Message]:
     return st.one_of(
         *(
-            st.builds(kind, **{name: strategy(check) for name, check in m._CHECKS[kind].items()})
+            st.builds(kind, **{name: strategy(check) for name, check in codec.CHECKS[kind].items()})
             for kind in m.BY_CODE.values()
         )
     )
@@ -69,7 +71,7 @@ def test_golden_bytes_by_hand() -> None:
 
 
 def test_type_numbers_are_unique() -> None:
-    kinds = m._CLASSES
+    kinds = codec.CLASSES
     assert len({kind.code for kind in kinds}) == len(kinds)
 
 
@@ -166,9 +168,9 @@ def test_an_unknown_type_is_its_own_error() -> None:
         m.Cancel(1, "x" * 65),
         m.DeviceLog("x" * (limits.MAX_TEXT + 1)),
         m.DeviceLog("half a surrogate: \udc80"),
-        m.BlobChunk(1, 0, b""),
-        m.BlobChunk(1, 0, b"x" * limits.MAX_MESSAGE),
-        m.BeginUpload(1, DIGEST, 0),
+        m.BlobChunk(1, 0, False, b""),
+        m.BlobChunk(1, 0, False, b"x" * limits.MAX_MESSAGE),
+        m.BeginUpload(1, DIGEST, 0, DIGEST, 34),
         m.QueryBlobs(1, (DIGEST,) * (limits.MAX_QUERY + 1)),
         m.Submit(1, "j", "echo", {"a": [1]}, 0),
         m.Submit(1, "j", "echo", {"a": object()}, 0),
@@ -190,6 +192,6 @@ def test_a_thousand_steps_of_nanoseconds_fit_in_a_result() -> None:
 
 
 def test_a_chunk_of_the_chosen_size_fits() -> None:
-    data = bytes(limits.CHUNK)
-    assert len(m.encode(m.BlobChunk(2**32 - 1, limits.MAX_BLOB, data))) <= limits.CHUNK + 64
-    assert len(m.encode(m.ResultPayload("x" * 64, limits.MAX_PAYLOAD, data))) <= limits.MAX_MESSAGE
+    assert len(m.encode(m.JobPayload(2**32 - 1, limits.MAX_PAYLOAD, bytes(limits.CHUNK)))) <= limits.CHUNK + 64
+    assert len(m.encode(m.BlobChunk(2**32 - 1, 2**32 - 1, False, bytes(MAX_CHUNK)))) <= limits.MAX_MESSAGE
+    assert len(m.encode(m.ResultPayload("x" * 64, limits.MAX_PAYLOAD, bytes(limits.CHUNK)))) <= limits.MAX_MESSAGE

@@ -3,12 +3,11 @@
 Sans-IO: packets in, packets and events out, the time passed in. The host opens a session and the device accepts it;
 each side adds an epoch of its own, drawn anew at each opening, so that packets of an earlier life of either side are
 told apart and a restarted peer starts clean. The device keeps an old session until the first packet of the new one,
-so that a stale OPEN on the line cannot break anything. State table: PROTOCOL.md.
+so that a stale OPEN on the line cannot break anything. State table: states.py.
 """
 
 from __future__ import annotations
 
-import enum
 import secrets
 from collections import deque
 from collections.abc import Callable
@@ -17,36 +16,11 @@ from dataclasses import dataclass
 from firmware_bridge import limits
 from firmware_bridge.errors import LocalProtocolError, RemoteProtocolError
 from firmware_bridge.wire import packet as packets
-from firmware_bridge.wire.messages import PROTOCOL
 from firmware_bridge.wire.packet import Kind, OtherVersion, Packet
-from firmware_bridge.wire.window import ReceiveWindow, SendWindow
-
-
-class Role(enum.Enum):
-    """Who opens."""
-
-    HOST = "host"
-    DEVICE = "device"
-
-
-class State(enum.Enum):
-    """Where a session stands."""
-
-    IDLE = "idle"
-    OPENING = "opening"
-    OPEN = "open"
-
-
-class Ending(enum.Enum):
-    """Why a session is over."""
-
-    CLOSED = "the other end closed the session"
-    REPLACED = "a new host session replaced it"
-    RESET = "the device has restarted"
-    TIMEOUT = "packets are not acknowledged any more"
-    SILENT = "the other end does not answer any more"
-    UNANSWERED = "nobody answers"
-    VERSION = "the other end speaks another version of the protocol"
+from firmware_bridge.wire.states import Action, Ending, Input, Role, State, after, classify
+from firmware_bridge.wire.stream import LENGTH_BYTES, MessageReader, ReceiveWindow
+from firmware_bridge.wire.version import PROTOCOL
+from firmware_bridge.wire.window import SendWindow
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +58,7 @@ def random_epoch() -> int:
     return secrets.randbelow(2**32 - 1) + 1
 
 
-class ReliableSession:
+class Session:
     """One end of a session.
 
     Args:
@@ -100,10 +74,9 @@ class ReliableSession:
         self.state = State.IDLE
         self._epoch = epoch
         self._rate = bytes_per_second
-        self._session = 0
         self._offered: int | None = None  # device: a session accepted by us that the host has not used yet
         self._events: deque[SessionEvent] = deque()
-        self._undelivered = 0  # messages among the events
+        self._undelivered = 0  # bytes of the stream in messages among the events
         self._control: deque[Packet] = deque(maxlen=8)
         self._open_attempts = 0
         self._open_due = 0.0
@@ -115,11 +88,14 @@ class ReliableSession:
         self._session = session
         self.sending = SendWindow(self._rate)
         self.receiving = ReceiveWindow()
+        self._reader = MessageReader()
         self._owes_ack = False
+        self._answers: deque[int] = deque(maxlen=4)  # numbers of PINGs to answer
         self._credit_said = limits.WINDOW
         self._asked_at = now
         self._heard_at = now
         self._unanswered = 0
+        self._question = (0, 0)  # number of the last PING; packets given out before it
 
     # ------------------------------------------------------------------ what the owner calls
 
@@ -139,6 +115,20 @@ class ReliableSession:
         if self.state is State.OPEN:
             self._control.append(Packet(Kind.CLOSE, self._session))
         self.state = State.IDLE
+
+    def abandon(self) -> None:
+        """Host: try no longer to open a session."""
+        self.state = State.IDLE
+
+    def link_lost(self) -> None:
+        """The line under the session is gone: so is the session."""
+        if self.state is not State.IDLE:
+            self._lose(Ending.LINK)
+
+    def set_rate(self, bytes_per_second: float | None) -> None:
+        """The line has another rate from here on."""
+        self._rate = bytes_per_second
+        self.sending.set_rate(bytes_per_second)
 
     @property
     def number(self) -> int:
@@ -168,7 +158,7 @@ class ReliableSession:
             return None
         event = self._events.popleft()
         if isinstance(event, Delivered):
-            self._undelivered -= 1
+            self._undelivered -= LENGTH_BYTES + len(event.body)
             if self._credit_said < limits.WINDOW // 2 <= self._credit():
                 self._owes_ack = True
         return event
@@ -182,10 +172,11 @@ class ReliableSession:
             return
         if isinstance(packet, OtherVersion):
             self._receive_other_version(packet)
-        elif self.role is Role.HOST:
-            self._receive_as_host(now, packet)
-        else:
-            self._receive_as_device(now, packet)
+            return
+        what = classify(self.role, packet.kind, packet.session, self._session, self._offered)
+        before = self.state
+        self.state, action = after(self.role, before, what)
+        self._do(action, before, now, packet)
 
     def next_packet(self, now: float) -> bytes | None:
         """The next packet to put on the line, None: nothing to send now. Ask again at `deadline` at the latest."""
@@ -197,12 +188,7 @@ class ReliableSession:
         if self.sending.fruitless > limits.MAX_RETRANSMISSIONS:
             self._lose(Ending.TIMEOUT)
             return None
-        data = self.sending.next(now)
-        if data is not None:
-            return self._with_acknowledgement(Kind.DATA, *data)
-        if self._ask_due() <= now:
-            return self._question(now)
-        return self._with_acknowledgement(Kind.ACK) if self._owes_ack else None
+        return self._next_in_session(now)
 
     def deadline(self) -> float | None:
         """The time at which `next_packet` has something to do even if nothing happens before; None: never."""
@@ -216,6 +202,19 @@ class ReliableSession:
 
     # ------------------------------------------------------------------ sending
 
+    def _next_in_session(self, now: float) -> bytes | None:
+        """Answers first (the peer measures by them), then data, then questions, then a bare acknowledgement."""
+        if self._answers:
+            return self._with_acknowledgement(Kind.ACK, self._answers.popleft())
+        data = self.sending.next(now)
+        if data is not None:
+            return self._with_acknowledgement(Kind.DATA, *data)
+        if self.sending.wants_probe and self._question[1] < self.sending.orders:
+            return self._ping()
+        if self._ask_due() <= now:
+            return self._ask(now)
+        return self._with_acknowledgement(Kind.ACK) if self._owes_ack else None
+
     def _opening(self, now: float) -> bytes | None:
         if now < self._open_due:
             return None
@@ -226,22 +225,26 @@ class ReliableSession:
         self._open_due = now + limits.INITIAL_TIMEOUT
         return Packet(Kind.OPEN, self._session).encode()
 
-    def _question(self, now: float) -> bytes | None:
+    def _ask(self, now: float) -> bytes | None:
         if self._unanswered >= limits.UNANSWERED_PINGS:
             self._lose(Ending.SILENT)
             return None
         self._unanswered += 1
         self._asked_at = now
-        return self._with_acknowledgement(Kind.PING)
+        return self._ping()
+
+    def _ping(self) -> bytes:
+        self._question = (self._question[0] % 0xFFFFFFFF + 1, self.sending.orders)
+        return self._with_acknowledgement(Kind.PING, self._question[0])
 
     def _credit(self) -> int:
-        return max(0, min(limits.INBOX - self._undelivered, limits.WINDOW))
+        return max(0, limits.WINDOW - self._undelivered - self._reader.held)
 
-    def _with_acknowledgement(self, kind: Kind, sequence: int = 0, body: bytes = b"") -> bytes:
+    def _with_acknowledgement(self, kind: Kind, offset: int = 0, body: bytes = b"") -> bytes:
         self._owes_ack = False
         self._credit_said = self._credit()
-        acknowledged, selective = self.receiving.acknowledgement()
-        return Packet(kind, self._session, sequence, acknowledged, selective, self._credit_said, body).encode()
+        acknowledged, ranges = self.receiving.acknowledgement()
+        return Packet(kind, self._session, offset, acknowledged, ranges, self._credit_said, body).encode()
 
     def _ask_due(self) -> float:
         """When to send a PING: the host after silence; either side when it is starved of credit."""
@@ -253,33 +256,43 @@ class ReliableSession:
 
     # ------------------------------------------------------------------ receiving
 
-    def _receive_as_host(self, now: float, packet: Packet) -> None:
-        if packet.kind is Kind.ACCEPT and packet.session >> 32 == self._session >> 32:
-            if self.state is State.OPENING:
+    def _do(self, action: Action, before: State, now: float, packet: Packet) -> None:
+        match action:
+            case Action.TAKE:
+                self._take(now, packet)
+            case Action.OFFER:
+                self._offer(packet.session >> 32)
+            case Action.ADOPT:
+                self._adopt(before, now)
+                what = Input.CLOSE if packet.kind is Kind.CLOSE else Input.TRAFFIC
+                self.state, then = after(self.role, self.state, what)
+                self._do(then, State.OPEN, now, packet)
+            case Action.BEGIN:
                 self._begin(packet.session, now)
-                self.state = State.OPEN
                 self._events.append(Opened(packet.session))
-            self._owes_ack |= packet.session == self._session  # else the device waits for a first packet
-        elif self.state is State.OPEN and packet.session == self._session:
-            if packet.kind is Kind.RESET:
+                self._owes_ack = True  # the device waits for a first packet
+            case Action.CONFIRM:
+                self._owes_ack |= packet.session == self._session
+            case Action.END_RESET:
                 self._lose(Ending.RESET)
-            else:
-                self._receive_in_session(now, packet)
-        else:
-            self.ignored += 1
+            case Action.END_CLOSED:
+                self._lose(Ending.CLOSED)
+            case _:
+                self._pass_over(action, packet)
 
-    def _receive_as_device(self, now: float, packet: Packet) -> None:
-        if packet.kind is Kind.OPEN:
-            self._offer(packet.session >> 32)
-            return
-        if self._offered is not None and packet.session == self._offered:
-            self._adopt(now)
-        if self.state is State.OPEN and packet.session == self._session:
-            self._receive_in_session(now, packet)
-            return
+    def _pass_over(self, action: Action, packet: Packet) -> None:
         self.ignored += 1
-        if packet.kind in {Kind.DATA, Kind.ACK, Kind.PING}:
+        if action is Action.SAY_RESET:
             self._control.append(Packet(Kind.RESET, packet.session))
+
+    def _receive_other_version(self, packet: OtherVersion) -> None:
+        self.ignored += 1
+        what = Input.OTHER_OPEN if packet.kind == Kind.OPEN else Input.OTHER_VERSION
+        self.state, action = after(self.role, self.state, what)
+        if action is Action.SAY_VERSION:
+            self._control.append(Packet(Kind.RESET, 0))  # its first byte tells the host our version
+        elif action is Action.END_VERSION:
+            self._lose(Ending.VERSION, f"it speaks {packet.version}, this is {PROTOCOL}")
 
     def _offer(self, host_epoch: int) -> None:
         """Device: answer an OPEN, always with the same session for the same opening."""
@@ -291,41 +304,42 @@ class ReliableSession:
             session = self._offered = host_epoch << 32 | self._epoch()
         self._control.append(Packet(Kind.ACCEPT, session))
 
-    def _adopt(self, now: float) -> None:
+    def _adopt(self, before: State, now: float) -> None:
         """Device: the host uses the session offered; whatever was before is over."""
         assert self._offered is not None
-        if self.state is State.OPEN:
-            self._lose(Ending.REPLACED)
+        if before is State.OPEN:
+            self._events.append(Lost(Ending.REPLACED))
         self._forget_messages()
         self._begin(self._offered, now)
         self._offered = None
-        self.state = State.OPEN
         self._events.append(Opened(self._session))
 
-    def _receive_in_session(self, now: float, packet: Packet) -> None:
+    def _take(self, now: float, packet: Packet) -> None:
         self._heard_at = now
         self._unanswered = 0
-        if packet.kind is Kind.CLOSE:
-            self._lose(Ending.CLOSED)
-            return
-        if packet.kind not in {Kind.DATA, Kind.ACK, Kind.PING}:
-            self.ignored += 1
-            return
-        self.sending.acknowledge(now, packet.acknowledged, packet.selective, packet.credit)
+        self.sending.acknowledge(now, packet.acknowledged, packet.ranges, packet.credit)
         if packet.kind is Kind.ACK:
+            if packet.offset and packet.offset == self._question[0]:
+                self.sending.overtaken(self._question[1])
             return
         self._owes_ack = True
-        if packet.kind is Kind.DATA:
-            for body in self.receiving.accept(packet.sequence, packet.body, limits.INBOX - self._undelivered):
-                self._events.append(Delivered(body))
-                self._undelivered += 1
+        if packet.kind is Kind.PING:
+            self._answers.append(packet.offset)
+            return
+        ready = self.receiving.accept(packet.offset, packet.body, self._credit())
+        if ready:
+            self._deliver(ready)
 
-    def _receive_other_version(self, packet: OtherVersion) -> None:
-        self.ignored += 1
-        if self.role is Role.DEVICE and packet.kind == Kind.OPEN:
-            self._control.append(Packet(Kind.RESET, 0))  # its first byte tells the host our version
-        elif self.role is Role.HOST and self.state is State.OPENING:
-            self._lose(Ending.VERSION, f"it speaks {packet.version}, this is {PROTOCOL}")
+    def _deliver(self, ready: bytes) -> None:
+        try:
+            bodies = self._reader.feed(ready)
+        except RemoteProtocolError as error:
+            self._control.append(Packet(Kind.CLOSE, self._session))
+            self._lose(Ending.VIOLATION, str(error))
+            return
+        for body in bodies:
+            self._events.append(Delivered(body))
+            self._undelivered += LENGTH_BYTES + len(body)
 
     def _lose(self, why: Ending, detail: str = "") -> None:
         self.state = State.IDLE

@@ -1,0 +1,1 @@
+"""`python -m firmware_bridge`: one file a command."""

@@ -1,0 +1,1 @@
+"""Many devices on one host: find them, tell them apart by what they say, and keep each of them busy."""

@@ -1,0 +1,408 @@
+"""One host's end of one line: keeps a session with the device, runs tasks in it, follows jobs over every reconnection.
+
+Sans-IO: the owner feeds the connection, calls `process`, and writes what the connection has. A session that is lost is
+opened anew as long as somebody wants something; uploads go on where the device says they stand, jobs are submitted
+again under the same ids, which the device runs only once. States: `Stage`; table in PROTOCOL.md.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable, Collection
+from functools import partial
+from itertools import count
+from typing import Any, Final, TypeVar, assert_never
+
+from firmware_bridge import limits
+from firmware_bridge.errors import BridgeError, LinkError, RemoteProtocolError, SessionLost
+from firmware_bridge.host import operations
+from firmware_bridge.host.answers import refusal_error
+from firmware_bridge.host.task import Answer, Ask, Operation, Post, Release, Task
+from firmware_bridge.info import DeviceInfo
+from firmware_bridge.jobs import JobEvent, JobRequest
+from firmware_bridge.tracker import JobTracker
+from firmware_bridge.wire import messages
+from firmware_bridge.wire.connection import Connection, Received, Unreadable
+from firmware_bridge.wire.messages import FailureCode
+from firmware_bridge.wire.session import Lost, Opened, random_epoch
+from firmware_bridge.wire.states import Ending, Role
+
+T = TypeVar("T")
+
+ANSWER_MEND: Final = "check that the device's supervisor runs, and that both ends use the same port and baud rate"
+_NOTES: Final = 8
+"""Notes that a caller has not read, at which its task waits for it."""
+
+
+class Stage(enum.Enum):
+    """How far the host is with its device."""
+
+    DOWN = "no session, and nobody wants one"
+    OPENING = "waiting for the device's ACCEPT"
+    GREETING = "waiting for the answer to the hello"
+    READY = "tasks run"
+    FAILED = "the link is gone for good, or the device is another one"
+
+
+class HostEndpoint:
+    """One host's end.
+
+    Args:
+        where: what the user calls the port, for errors.
+        connect_timeout: seconds for the device to answer an opening.
+        epoch: draws session epochs; tests pass their own.
+        bytes_per_second: line rate where it is known.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        *,
+        connect_timeout: float = 20.0,
+        epoch: Callable[[], int] = random_epoch,
+        bytes_per_second: float | None = None,
+    ) -> None:
+        self.where = where
+        self.stage = Stage.DOWN
+        self.connection = Connection(Role.HOST, epoch=epoch, bytes_per_second=bytes_per_second)
+        self.tracker = JobTracker()
+        self.info: DeviceInfo | None = None
+        """What the device said in the last hello."""
+        self.sessions = 0
+        """Sessions greeted so far."""
+        self.outage: BridgeError | None = None
+        """Why no session could be had the last time that it was given up."""
+        self.outages = 0
+        self._connect_timeout = connect_timeout
+        self._numbers = count(1)
+        self._tasks: list[Task[Any]] = []
+        self._asks: dict[int, Ask] = {}
+        self._log: deque[str] = deque(maxlen=limits.LOG_KEPT)
+        self._failure: BridgeError | None = None
+        self._link_error: LinkError | None = None
+        self._unconnected_since: float | None = None
+        self._acknowledged = -1
+        self._progressed_at = 0.0
+
+    # ------------------------------------------------------------------ what callers ask for
+
+    def start(self, make: Callable[[Ask], Operation[T]], lane: str = "") -> Task[T]:
+        """Begin an operation as soon as there is a session; its task says how it ends."""
+        task = Task(make, lane)
+        self._tasks.append(task)
+        return task
+
+    def drop(self, task: Task[Any]) -> None:
+        """Nobody wants this any more."""
+        if task in self._tasks:
+            self._end(task, None, LinkError("given up by the caller", where=self.where))
+
+    def submit(self, job: JobRequest) -> Task[None]:
+        """Hand a job over. LocalProtocolError: its id is in flight, or too many are."""
+        self.tracker.add(job)
+        return self._start_submission(job)
+
+    def take_event(self, job_ids: Collection[str] | None = None) -> JobEvent | None:
+        """The oldest event of these jobs (None: of any) that nobody has taken."""
+        return self.tracker.take(job_ids)
+
+    def taken(self, job_id: str) -> None:
+        """The caller has the job's end, safely: the device need not keep it."""
+        self.start(operations.tell(lambda _number: messages.Taken(job_id)))
+
+    def take_console(self) -> str:
+        """Text that came on the line outside frames, and the device's log, since last asked."""
+        lines = [f"{line}\n" for line in self._log]
+        self._log.clear()
+        return self.connection.take_console() + "".join(lines)
+
+    @property
+    def is_idle(self) -> bool:
+        """No task waits, and no job is in flight."""
+        return not self._tasks and not self.tracker.in_flight()
+
+    @property
+    def is_flushed(self) -> bool:
+        """Nothing that was asked for waits to be sent."""
+        waits = any(isinstance(task.want, Post) or task.operation is None for task in self._tasks)
+        return self.connection.session.sending.idle and not waits
+
+    @property
+    def failure(self) -> BridgeError | None:
+        """Why nothing will come of anything here any more."""
+        return self._failure
+
+    # ------------------------------------------------------------------ what the loop calls
+
+    def process(self, now: float) -> bool:
+        """Deal with what has arrived and go on with what can go on. Whether anything happened."""
+        happened = self._take_events(now)
+        if self.stage is Stage.DOWN and not self.is_idle:
+            self._open(now)
+            happened = True
+        if self._acknowledged != (acknowledged := self.connection.session.sending.acknowledged):
+            self._acknowledged, self._progressed_at = acknowledged, now
+            happened = True
+        return self._run_tasks(now) or happened
+
+    def deadline(self) -> float | None:
+        """The time at which to call `process` even if nothing arrives before; None: never."""
+        times = [due for task in self._tasks if (due := self._due(task)) is not None]
+        if self._unconnected_since is not None:
+            times.append(self._unconnected_since + self._connect_timeout)
+        due = self.connection.deadline()
+        return min([*times, *([] if due is None else [due])], default=None)
+
+    def link_lost(self, why: LinkError) -> None:
+        """The line is gone, and may come back; the session is over."""
+        self._link_error = why
+        self.connection.link_lost()
+
+    def link_back(self, bytes_per_second: float | None) -> None:
+        """The line is there again."""
+        self._link_error = None
+        self.connection.session.set_rate(bytes_per_second)
+
+    def fail(self, error: BridgeError) -> None:
+        """The line is gone for good: every task ends in this error."""
+        self._failure = error
+        self.stage = Stage.FAILED
+        self.outage = error
+        self.outages += 1
+        self.connection.session.close()
+        for task in list(self._tasks):
+            self._end(task, None, error)
+
+    # ------------------------------------------------------------------ sessions
+
+    def _open(self, now: float) -> None:
+        if self._unconnected_since is None:
+            self._unconnected_since = now
+        self.stage = Stage.OPENING
+        self._acknowledged = -1
+        self.connection.session.open(now)
+
+    def _take_events(self, now: float) -> bool:
+        happened = False
+        while (event := self.connection.next_event()) is not None:
+            happened = True
+            match event:
+                case Opened():
+                    self.stage = Stage.GREETING
+                    self._progressed_at = now
+                    greeting = Task(operations.greet, is_greeting=True)
+                    self._tasks.insert(0, greeting)
+                case Lost():
+                    self._lost(now, event)
+                case Received(message):
+                    self._receive(message, now)
+                case Unreadable(error):
+                    self._log.append(f"the device sent what this version cannot read: {error}")
+                case _:
+                    assert_never(event)
+        since = self._unconnected_since
+        if since is not None and now >= since + self._connect_timeout:
+            self._give_up(
+                LinkError(f"nobody answers within {self._connect_timeout:g} s", where=self.where, mend=ANSWER_MEND)
+            )
+            happened = True
+        return happened
+
+    def _lost(self, now: float, lost: Lost) -> None:
+        """The session is over: its requests are begun anew in the next."""
+        self._asks.clear()
+        self._tasks = [task for task in self._tasks if not task.is_greeting]
+        if self.stage is Stage.FAILED:
+            return
+        was_ready = self.stage is Stage.READY
+        self.stage = Stage.DOWN
+        if lost.why is Ending.VERSION:
+            mend = "install the same version of the kit on both"
+            self._give_up(RemoteProtocolError(f"{lost.why.value}: {lost.detail}", where=self.where, mend=mend))
+            return
+        for task in list(self._tasks):
+            if task.operation is not None:
+                task.forget_session()
+                task.restarts += was_ready
+                if task.restarts > limits.RECONNECTIONS:
+                    self._end(task, None, SessionLost(lost.why.value, where=self.where, mend=ANSWER_MEND))
+        self._unconnected_since = None if self.is_idle else self._unconnected_since or now
+
+    def _give_up(self, error: BridgeError) -> None:
+        """No session can be had now: tasks end. Jobs stay in flight, and sessions are tried for them on and on."""
+        if self.connection.is_open:
+            self.connection.session.close()
+        self.connection.session.abandon()
+        self.stage = Stage.DOWN
+        self._unconnected_since = None
+        self.outage = error
+        self.outages += 1
+        for task in list(self._tasks):
+            self._end(task, None, error)
+
+    def _greeted(self, task: Task[DeviceInfo], now: float) -> None:
+        if task.error is not None:
+            self._give_up(
+                task.error if isinstance(task.error, BridgeError) else LinkError(str(task.error), where=self.where)
+            )
+            return
+        info = task.outcome()
+        if self.info is not None and info.device_id != self.info.device_id:
+            what = f"another device answers: {info.device_id} ({info.board}), it was {self.info.device_id}"
+            self.fail(LinkError(what, where=self.where, mend="connect to it anew, or plug the former one in"))
+            return
+        self.info = info
+        self.stage = Stage.READY
+        self.sessions += 1
+        self._unconnected_since = None
+        self._progressed_at = now
+        waiting = {id(task) for task in self._tasks}
+        again = [self._resubmission(job) for job in self.tracker.accepted()]
+        self._tasks = again + [task for task in self._tasks if id(task) in waiting and task not in again]
+
+    # ------------------------------------------------------------------ jobs
+
+    def _start_submission(self, job: JobRequest) -> Task[None]:
+        received = partial(self.tracker.received, job.job_id)
+        return self.start(operations.submit(job, received, partial(self.tracker.accept, job.job_id)), "submit")
+
+    def _resubmission(self, job: JobRequest) -> Task[None]:
+        """A job that the device had taken, in a new session."""
+        received = partial(self.tracker.received, job.job_id)
+        submission = operations.submit(job, received, lambda: None)
+
+        def operation(ask: Ask) -> Operation[None]:
+            try:
+                yield from submission(ask)
+            except SessionLost:
+                raise
+            except BridgeError as error:
+                self.tracker.fail(job.job_id, FailureCode.LOST, f"refused after the session was lost: {error.what}")
+
+        task = Task(operation, "submit")
+        task.restarts = -(1 << 30)  # a job under way is never given up for reconnections
+        return task
+
+    # ------------------------------------------------------------------ tasks
+
+    def _receive(self, message: messages.Message, now: float) -> None:
+        self._progressed_at = now
+        if isinstance(message, messages.DeviceLog):
+            self._log.append(message.text)
+        elif isinstance(message, messages.Event):
+            self.tracker.receive(message)
+        elif isinstance(message, messages.Refused) and message.request == 0:
+            for ask in self._asks.values():  # it could not read one of our messages: all that wait may be meant
+                ask.answers.append(message)
+        elif isinstance(message, messages.Reply) and message.request in self._asks:
+            self._asks[message.request].answers.append(message)
+
+    def _run_tasks(self, now: float) -> bool:
+        happened = False
+        lanes = {task.lane for task in self._tasks if task.holds_lane and task.lane}
+        for task in list(self._tasks):
+            if self.stage is not Stage.READY and not (self.stage is Stage.GREETING and task.is_greeting):
+                continue
+            if task.operation is None:
+                if task.lane in lanes:
+                    continue
+                self._begin(task, now)
+                happened = True
+            happened = self._advance(task, now) or happened
+            if task.lane and task.holds_lane and not task.is_done:
+                lanes.add(task.lane)
+        return happened
+
+    def _begin(self, task: Task[Any], now: float) -> None:
+        task.ask = Ask(next(self._numbers), task.notes)
+        self._asks[task.ask.number] = task.ask
+        task.operation = task.make(task.ask)
+        task.holds_lane = bool(task.lane)
+        task.since = now
+        self._resume(task, None)
+
+    def _advance(self, task: Task[Any], now: float) -> bool:
+        """Go on with a task as far as it goes."""
+        happened = False
+        while not task.is_done and self._step(task):
+            task.since = now
+            happened = True
+        due = self._due(task)
+        if not task.is_done and due is not None and now >= due:
+            what = "to take more" if isinstance(task.want, Post) else "to answer"
+            timeout = due - max(task.since, self._progressed_at)
+            self._throw(
+                task, LinkError(f"waited {timeout:g} s for the device {what}", where=self.where, mend=ANSWER_MEND)
+            )
+            happened = True
+        return happened
+
+    def _step(self, task: Task[Any]) -> bool:
+        """One step of a task; False: it has to wait."""
+        if len(task.notes) >= _NOTES or task.ask is None:
+            return False
+        match task.want:
+            case Post(message):
+                return self._post(task, message)
+            case Answer():
+                return self._answer(task, task.ask)
+            case Release():
+                task.holds_lane = False
+                self._resume(task, None)
+                return True
+            case None:
+                return False
+            case _:
+                assert_never(task.want)
+
+    def _post(self, task: Task[Any], message: messages.HostMessage) -> bool:
+        if self.connection.room == 0 or self.connection.session.sending.waiting >= limits.BACKLOG:
+            return False
+        try:
+            self.connection.send(message)
+        except BridgeError as error:
+            self._throw(task, error)
+        else:
+            self._resume(task, None)
+        return True
+
+    def _answer(self, task: Task[Any], ask: Ask) -> bool:
+        if not ask.answers:
+            return False
+        reply = ask.answers.popleft()
+        if isinstance(reply, messages.Refused):
+            self._throw(task, refusal_error(reply, self.where))
+        else:
+            self._resume(task, reply)
+        return True
+
+    def _due(self, task: Task[Any]) -> float | None:
+        if isinstance(task.want, Post | Answer):
+            return max(task.since, self._progressed_at) + task.want.timeout
+        return None
+
+    def _resume(self, task: Task[Any], value: object) -> None:
+        assert task.operation is not None
+        self._go_on(task, partial(task.operation.send, value))
+
+    def _throw(self, task: Task[Any], error: BaseException) -> None:
+        assert task.operation is not None
+        self._go_on(task, partial(task.operation.throw, error))
+
+    def _go_on(self, task: Task[Any], go: Callable[[], Any]) -> None:
+        try:
+            task.want = go()
+        except StopIteration as stop:
+            self._end(task, stop.value, None)
+        except Exception as error:  # noqa: BLE001  whatever it is, it is the caller's to see, not the loop's
+            self._end(task, None, error)
+
+    def _end(self, task: Task[Any], result: object, error: BaseException | None) -> None:
+        if task.ask is not None:
+            self._asks.pop(task.ask.number, None)
+        task.end(result, error)
+        if task in self._tasks:
+            self._tasks.remove(task)
+        if task.is_greeting:
+            self._greeted(task, self._progressed_at)

@@ -1,0 +1,196 @@
+"""The host of a simulation: the real `HostEndpoint` per device, over a queue that stands for a database.
+
+The process may be killed between any two turns; the queue stays. What is in it is only changed the way a database with
+fsync is: an end is recorded, then the device is told that it may forget.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from firmware_bridge.errors import BridgeError, DeviceRefused, LinkError
+from firmware_bridge.host import operations
+from firmware_bridge.host.endpoint import HostEndpoint
+from firmware_bridge.host.task import Task
+from firmware_bridge.jobs import JobRequest, Progress, Result
+from firmware_bridge.testing.simulation.scenario import Work
+from firmware_bridge.transfer import Source
+from firmware_bridge.wire import messages
+from firmware_bridge.wire.messages import RefusalCode
+
+_RETRY = 0.5
+"""Seconds after which something that the device could not do is tried again."""
+
+_PASSING: Final = frozenset(
+    {RefusalCode.BUSY, RefusalCode.NO_ACTIVE_BUNDLE, RefusalCode.UNKNOWN_BUNDLE, RefusalCode.HASH_MISMATCH}
+)
+
+
+@dataclass
+class Queue:
+    """What the host's disk holds for one device.
+
+    Args:
+        work: what there is to do.
+        deployed: bundles that are done, well or refused.
+        refused: those of them that failed their self-test.
+        accepted: jobs that the device has taken.
+        ends: how each ended job ended.
+        violations: promises that were broken.
+    """
+
+    work: Work
+    deployed: int = 0
+    refused: set[int] = field(default_factory=set)
+    accepted: set[str] = field(default_factory=set)
+    ends: dict[str, str] = field(default_factory=dict)
+    violations: list[str] = field(default_factory=list)
+
+    def end(self, job: JobRequest, outcome: str) -> None:
+        """Record a job's end, once."""
+        if job.job_id in self.ends:
+            self.violations.append(f"{job.job_id} ends twice: {self.ends[job.job_id]}, then {outcome}")
+        self.ends[job.job_id] = outcome
+
+    @property
+    def is_done(self) -> bool:
+        """Everything was done."""
+        return self.deployed == len(self.work.bundles) and len(self.ends) == len(self.work.jobs)
+
+
+class HostProcess:
+    """One life of the host's process, for one device.
+
+    Args:
+        where: the line's name.
+        queue: what outlives it.
+        expected: the right result for a payload.
+        epoch: draws session epochs.
+        bytes_per_second: line rate where it is known.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        queue: Queue,
+        expected: Callable[[bytes], bytes],
+        epoch: Callable[[], int],
+        bytes_per_second: float | None,
+    ) -> None:
+        self.endpoint = HostEndpoint(where, connect_timeout=5.0, epoch=epoch, bytes_per_second=bytes_per_second)
+        self._queue = queue
+        self._expected = expected
+        self._jobs = {job.job_id: job for _, job in queue.work.jobs}
+        self._submissions: dict[str, Task[None]] = {}
+        self._deployment: Task[Any] | None = None
+        self._is_uploaded = False
+        self._not_before: dict[str, float] = {}
+
+    def turn(self, now: float) -> None:
+        """Go on with everything."""
+        self.endpoint.process(now)
+        self._deploy(now)
+        self._submit(now)
+        self._take_events()
+        self.endpoint.process(now)
+
+    def due(self, now: float) -> list[float]:
+        """Times at which `turn` has something to do."""
+        times = [at for at in self._not_before.values() if at > now]
+        times += [at for at in (*self._queue.work.deploy_at, *(at for at, _ in self._queue.work.jobs)) if at > now]
+        deadline = self.endpoint.deadline()
+        return times if deadline is None else [*times, deadline]
+
+    def cancel(self, number: int) -> None:
+        """The user cancels the job of this number."""
+        _, job = self._queue.work.jobs[number]
+        if job.job_id in self.endpoint.tracker.in_flight():
+            self.endpoint.start(operations.request(lambda request: messages.Cancel(request, job.job_id), messages.Done))
+
+    # ------------------------------------------------------------------ bundles
+
+    def _deploy(self, now: float) -> None:
+        queue = self._queue
+        number = queue.deployed
+        if self._deployment is not None:
+            self._deployment.notes.clear()
+            if self._deployment.is_done:
+                self._deployed(self._deployment, number, now)
+            return
+        if number == len(queue.work.bundles) or now < max(queue.work.deploy_at[number], self._waits("deploy")):
+            return
+        bundle = queue.work.bundles[number]
+        digest = hashlib.sha256(bundle).hexdigest()
+        if self._is_uploaded:
+            self._deployment = self.endpoint.start(operations.activate(bytes.fromhex(digest), b""))
+        else:
+            upload = operations.upload(Source(digest, bundle), operations.UploadCount(), lambda: ())
+            self._deployment = self.endpoint.start(upload, "upload")
+
+    def _deployed(self, task: Task[Any], number: int, now: float) -> None:
+        self._deployment = None
+        if task.error is None:
+            self._is_uploaded = not self._is_uploaded
+            self._queue.deployed += not self._is_uploaded
+        elif isinstance(task.error, DeviceRefused) and task.error.code == RefusalCode.SELF_TEST:
+            self._is_uploaded = False
+            self._queue.refused.add(number)
+            self._queue.deployed += 1
+        else:
+            self._is_uploaded = False
+            self._retry("deploy", task.error, now)
+
+    # ------------------------------------------------------------------ jobs
+
+    def _submit(self, now: float) -> None:
+        for at, job in self._queue.work.jobs:
+            task = self._submissions.get(job.job_id)
+            if task is None and now >= max(at, self._waits(job.job_id)) and job.job_id not in self._queue.ends:
+                self._submissions[job.job_id] = self.endpoint.submit(job)
+            elif task is not None and task.is_done and job.job_id not in self._queue.ends:
+                self._submitted(job, task, now)
+
+    def _submitted(self, job: JobRequest, task: Task[None], now: float) -> None:
+        if task.error is None:
+            self._queue.accepted.add(job.job_id)
+            return
+        self.endpoint.tracker.drop(job.job_id)
+        del self._submissions[job.job_id]
+        self._retry(job.job_id, task.error, now)
+
+    def _take_events(self) -> None:
+        while (event := self.endpoint.take_event()) is not None:
+            if isinstance(event, Progress):
+                continue
+            job = self._jobs[event.job_id]
+            if isinstance(event, Result):
+                if event.payload != self._expected(job.payload):
+                    self._queue.violations.append(f"{job.job_id}: its result is not the right one")
+                self._queue.end(job, "result")
+            else:
+                self._queue.end(job, f"failure {event.code}: {event.message}")
+            self.endpoint.taken(job.job_id)
+
+    # ------------------------------------------------------------------ trouble
+
+    def _waits(self, name: str) -> float:
+        return self._not_before.get(name, 0.0)
+
+    def _retry(self, name: str, error: BaseException, now: float) -> None:
+        """What may pass is tried again; anything else is a broken promise."""
+        passing = {
+            RefusalCode.BUSY,
+            RefusalCode.NO_ACTIVE_BUNDLE,
+            RefusalCode.UNKNOWN_BUNDLE,
+            RefusalCode.HASH_MISMATCH,
+        }
+        if isinstance(error, LinkError) or (isinstance(error, DeviceRefused) and error.code in passing):
+            self._not_before[name] = now + _RETRY
+            return
+        if not isinstance(error, BridgeError):
+            raise error
+        self._queue.violations.append(f"{name}: {error}")
+        self._not_before[name] = float("inf")
