@@ -12,7 +12,7 @@ from calib.samplers import build_sampler
 from edge.cache import cache_folder, content_key, sources_key
 from edge.device.engine_process import EngineCommand, EngineProcess, StepReport
 from edge.toolchain import EngineBuild, build_engine
-from tests.bench.instructions import Recording, counter
+from tests.bench.instructions import X86, Recording, counter
 from tests.bench.models import LayerShape, layer_shapes, model_named
 from tests.bench.symbols import operator_mark
 
@@ -137,14 +137,14 @@ def count_steps(
     Args:
         prepared: the model.
         steps: how many.
-        cpu: the core.
+        cpu: the core, or ``instructions.X86``.
         isa: which of our kernels.
         marked: take stock at each operator call.
 
     Returns:
         What was executed, and what the engine reports of each step.
     """
-    build = build_engine("aarch64", symbols=True)
+    build = build_engine(X86 if cpu == X86 else "aarch64", symbols=True)
     mark = operator_mark(build.folder / "libexecutorch.so") if marked else None
     with counter(cpu, mark) as counted:
         with EngineProcess(command(build, prepared, counted.prefix, isa=isa)) as engine:

@@ -8,7 +8,7 @@ from typing import Any
 
 from boards import Board, Cost, load_board
 from tests.bench import compare, cost, growth, output, roofline
-from tests.bench.instructions import MAC_CLASSES, BenchError, Counts
+from tests.bench.instructions import MAC_CLASSES, X86, BenchError, Counts
 from tests.bench.models import UNetShape, model_named
 from tests.bench.ours import Prepared, prepare
 from tests.bench.program import read_calls
@@ -86,12 +86,10 @@ def fit_board(name: str) -> dict[str, Any]:
     Raises:
         BenchError: the board has no emulator to count with.
     """
-    board = load_board(name)
-    if board.emulator is None:
-        raise BenchError("the board has no emulator to count with", where=f"board {name}")
-    fitted_samples = _measure(cost.GRID, board)
+    cpu = _core_of(load_board(name))
+    fitted_samples = _measure(cost.GRID, cpu)
     found = cost.fit(fitted_samples)
-    held_out = _measure(cost.HELD_OUT, board)
+    held_out = _measure(cost.HELD_OUT, cpu)
     checks = {"layers fitted": cost.check(found, fitted_samples), "layers not seen": cost.check(found, held_out)}
     _show_fit(name, found, checks)
     worst = sorted(held_out, key=lambda sample: -abs(sample.error(found)))[:10]
@@ -100,12 +98,20 @@ def fit_board(name: str) -> dict[str, Any]:
     return {"board": name, "cost": found, "checks": checks, "worst": worst}
 
 
-def _measure(models: Sequence[str], board: Board) -> list[cost.Sample]:
-    assert board.emulator is not None
+def _core_of(board: Board) -> str:
+    """What to emulate for a board."""
+    if board.emulator is not None:
+        return board.emulator.cpu
+    if board.cpu.arch == X86:
+        return X86
+    raise BenchError("the board has no emulator to count with", where=f"board {board.name}")
+
+
+def _measure(models: Sequence[str], cpu: str) -> list[cost.Sample]:
     samples = []
     for model in models:
-        output.say(f"counting {model} on {board.emulator.cpu}")
-        samples += cost.measure(prepare(model), cpu=board.emulator.cpu, isa="auto")
+        output.say(f"counting {model} on {cpu}")
+        samples += cost.measure(prepare(model), cpu=cpu, isa="auto")
     return samples
 
 
