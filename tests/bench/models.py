@@ -32,20 +32,21 @@ class UNetShape:
         size: of the square images, in pixels; a multiple of 8.
         widths: channels of the four levels; multiples of 32.
         channels: of the images.
+        head_channels: of one attention head; None = one head, as in google/ddpm-cifar10-32.
         shallow: only the first two levels, one block each: quick to lower, for grids of layer shapes.
     """
 
     size: int = 32
     widths: tuple[int, int, int, int] = CIFAR_WIDTHS
     channels: int = 3
-
     shallow: bool = False
+    head_channels: int | None = None
 
     @property
     def name(self) -> str:
         """What tables call it."""
-        if self == UNetShape():
-            return "cifar10"
+        if self.widths == CIFAR_WIDTHS and not self.shallow:
+            return "cifar10" if self.head_channels is None else "cifar10-heads"
         return f"{'grid' if self.shallow else 'unet'}-{self.size}px-{self.widths[0]}"
 
 
@@ -82,7 +83,7 @@ def build_unet(shape: UNetShape) -> nn.Module:
         block_out_channels=shape.widths[:levels],
         down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D")[:levels],
         up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D")[-levels:],
-        attention_head_dim=None,
+        attention_head_dim=shape.head_channels,
         downsample_padding=0,
         flip_sin_to_cos=False,
         freq_shift=1,
@@ -101,7 +102,9 @@ def unet_model(shape: UNetShape) -> PretrainedModel:
 
 
 def model_named(name: str) -> PretrainedModel:
-    """The model of that name: cifar10, demo, or unet-SIZEpx-WIDTH (its levels have 1, 2, 2, 2 times WIDTH channels).
+    """The model of that name: cifar10, cifar10-heads, demo, or unet-SIZEpx-WIDTH.
+
+    The levels of the last have 1, 2, 2, 2 times WIDTH channels.
 
     "grid" in place of "unet" makes it shallow.
 
@@ -110,8 +113,8 @@ def model_named(name: str) -> PretrainedModel:
     """
     if name == "demo":
         return load_model()
-    if name == "cifar10":
-        return unet_model(UNetShape())
+    if name in {"cifar10", "cifar10-heads"}:
+        return unet_model(UNetShape(head_channels=8 if name.endswith("heads") else None))
     match = re.fullmatch(r"(unet|grid)-(\d+)px-(\d+)", name)
     if match is None:
         raise BenchError(f"unknown model {name!r}", mend="cifar10, demo, unet-32px-64 are such names")
