@@ -163,7 +163,7 @@ def read(count: int) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name, kind in (("program", str), ("program-id", str), ("slots", int), ("state-budget", int), ("isa", str)):
+    for name, kind in (("program", str), ("program-id", str), ("slots", int), ("state-budget", int), ("isa", str), ("threads", int)):
         parser.add_argument(f"--{name}", type=kind)
     toy = Toy(parser.parse_args())
     sys.stderr.write("toy engine up\nI 00:00:00.078974 executorch:cpuinfo_utils.cpp:71] Reading file /sys/x\n\n")
