@@ -1,6 +1,6 @@
 """Graph fusion: a step program made of the kit's operators, channels last, with nothing between them.
 
-``fuse`` is the pass; each module beside it is one subject of it, in the order in which they run:
+``prepare`` and ``fuse`` are the pass; each module beside it is one subject of it, in the order in which they run:
 
     tidy        one way to say one thing, no writing to activations
     attention   one operator for an attention
@@ -12,6 +12,6 @@
 FUSION.md beside the package says what is recognized. What is not recognized stays as it was.
 """
 
-from edge.lower.fuse.run import fuse
+from edge.lower.fuse.run import fuse, prepare
 
-__all__ = ["fuse"]
+__all__ = ["fuse", "prepare"]

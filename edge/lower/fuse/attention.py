@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+import edge.operators  # noqa: F401  (defines torch.ops.modiff)
 from edge.lower.fuse.graph import ATEN, Editor, arguments, dtype_of, is_permute, is_tensor, order_of, shape_of
 from edge.lower.fuse.tidy import drop_unread
 
@@ -62,11 +63,12 @@ def _written_out(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node, float] | Non
     """The same of ``softmax((q * a) (k * b)^T * c, -1) v``."""
     if node.target not in _PRODUCTS:
         return None
-    weights, value = node.args[:2]
-    if not is_tensor(weights) or weights.target not in _SOFTMAX:  # type: ignore[union-attr]
+    weights: Any = node.args[0]
+    value: Any = node.args[1]
+    if not is_tensor(weights) or weights.target not in _SOFTMAX:
         return None
-    scores, dim = weights.args[:2]  # type: ignore[union-attr]
-    if dim not in {-1, len(shape_of(weights)) - 1} or len(weights.users) != 1:  # type: ignore[arg-type, union-attr]
+    scores, dim = weights.args[:2]
+    if dim not in {-1, len(shape_of(weights)) - 1} or len(weights.users) != 1:
         return None
     product, scale = _unscaled(scores)
     if product.target not in _PRODUCTS:
@@ -76,7 +78,7 @@ def _written_out(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node, float] | Non
     if not is_permute(turned) or order_of(turned) != _SWAPPED.get(len(shape_of(turned))):
         return None
     key, inner_scale = _unscaled(turned.args[0])
-    return query, key, value, scale * query_scale * key_scale * inner_scale  # type: ignore[return-value]
+    return query, key, value, scale * query_scale * key_scale * inner_scale
 
 
 def _unscaled(value: Any) -> tuple[fx.Node, float]:  # noqa: ANN401 - a node

@@ -60,7 +60,9 @@ def _only_reader(node: fx.Node) -> fx.Node | None:
     return reader if reader.op == "call_function" and inputs.count(node) == 1 else None
 
 
-def _change(editor: Editor, reader: fx.Node, output: fx.Node, given: dict[str, Any]) -> dict[str, Any] | None:
+def _change(  # noqa: PLR0911 - one for each part of the epilogue
+    editor: Editor, reader: fx.Node, output: fx.Node, given: dict[str, Any]
+) -> dict[str, Any] | None:
     """The arguments that let a layer do what ``reader`` does, or None."""
     gated, added = given["gate"] is not None, given["add"] is not None
     activated = given["out_activation"] != Activation.NONE

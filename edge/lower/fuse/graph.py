@@ -120,7 +120,7 @@ def is_tensor(node: object) -> bool:
 
 def dtype_of(node: fx.Node) -> torch.dtype | None:
     """Type of a node's tensor."""
-    value = node.meta[_VALUE]
+    value = node.meta.get(_VALUE)
     return value.dtype if isinstance(value, Tensor) else None
 
 

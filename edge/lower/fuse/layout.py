@@ -28,7 +28,7 @@ from edge.lower.fuse.graph import (
     shape_of,
     tensor_argument,
 )
-from edge.lower.fuse.stages import Stages, StageMaker
+from edge.lower.fuse.stages import StageMaker, Stages
 
 _UPSAMPLE = ATEN.upsample_nearest2d.vec
 _GROUP_NORM = ATEN.group_norm.default
@@ -79,7 +79,9 @@ def is_pointwise(node: fx.Node) -> bool:
     return node.op == "call_function" and torch.Tag.pointwise in getattr(node.target, "tags", ())
 
 
-def _sunk(editor: Editor, stages: StageMaker, node: fx.Node, *, wanted: bool) -> fx.Node | None:
+def _sunk(  # noqa: PLR0911 - one for each rule
+    editor: Editor, stages: StageMaker, node: fx.Node, *, wanted: bool
+) -> fx.Node | None:
     """What replaces ``node``, or None where no rule applies."""
     match node.target:
         case target if target is PERMUTE:
@@ -91,24 +93,30 @@ def _sunk(editor: Editor, stages: StageMaker, node: fx.Node, *, wanted: bool) ->
         case target if target is _UPSAMPLE:
             return _upsample(editor, stages, node, wanted=wanted)
         case target if target is _CAT:
-            return _cat(editor, node, wanted=wanted)
+            return _cat(editor, node) if wanted else None
         case target if target is SLICE:
             return _slice(editor, node)
         case target if target in _PADS:
-            return _pad(editor, node)
+            return _pad(editor, node) if wanted else None
         case _:
-            return _pointwise(editor, node, wanted=wanted) if is_pointwise(node) else None
+            return _pointwise(editor, node) if wanted and is_pointwise(node) else None
 
 
 def _reshape(editor: Editor, node: fx.Node) -> fx.Node:
-    """Merging or splitting positions does not touch the channels."""
+    """Merging or splitting positions does not touch the channels; dimensions of one element may come and go."""
     source, shape = tensor_argument(node), list(shape_of(node))
-    if is_permute(source):
-        rank, given = len(shape_of(source)), shape_of(source)
-        first = order_of(source) == to_first(rank)
-        if first and len(shape) >= 3 and shape[:2] == list(given[:2]):
-            inner = editor.reshape(tensor_argument(source), [shape[0], *shape[2:], shape[1]], at=node)
-            return editor.permute(inner, to_first(len(shape)), at=node)
+    if not is_permute(source):
+        return editor.reshape(source, shape, at=node)
+    inner, order, given = tensor_argument(source), order_of(source), list(shape_of(source))
+    if order == to_first(len(order)) and len(shape) >= 3 and shape[:2] == given[:2]:
+        moved = editor.reshape(inner, [shape[0], *shape[2:], shape[1]], at=node)
+        return editor.permute(moved, to_first(len(shape)), at=node)
+    if [size for size in shape if size != 1] == [size for size in given if size != 1]:
+        places = iter([dim for dim, size in zip(order, given, strict=True) if size != 1])
+        keys = [next(places) if size != 1 else -1 for size in shape]
+        before = sorted(range(len(shape)), key=keys.__getitem__)
+        moved = editor.reshape(inner, [shape[dim] for dim in before], at=node)
+        return editor.permute(moved, sorted(range(len(shape)), key=before.__getitem__), at=node)
     return editor.reshape(source, shape, at=node)
 
 
@@ -142,10 +150,10 @@ def _upsample(editor: Editor, stages: StageMaker, node: fx.Node, *, wanted: bool
     return editor.permute(stages.make(Stages(x, upsample=2), at=node), to_first(4), at=node)
 
 
-def _cat(editor: Editor, node: fx.Node, *, wanted: bool) -> fx.Node | None:
+def _cat(editor: Editor, node: fx.Node) -> fx.Node | None:
     parts: list[fx.Node] = list(node.args[0])  # type: ignore[arg-type]
     dim = int(arguments(node)["dim"]) % len(shape_of(node))
-    order = _common_order(parts, wanted=wanted)
+    order = _common_order(parts)
     if order is None:
         return None
     inner = [_turned_back(editor, part, order, at=node) for part in parts]
@@ -177,13 +185,13 @@ def _pad(editor: Editor, node: fx.Node) -> fx.Node | None:
     return editor.permute(inner, order, at=node)
 
 
-def _pointwise(editor: Editor, node: fx.Node, *, wanted: bool) -> fx.Node | None:
+def _pointwise(editor: Editor, node: fx.Node) -> fx.Node | None:
     rank = len(shape_of(node))
     tensors = [argument for argument in node.all_input_nodes if is_tensor(argument)]
     if len(tensors) != len(node.all_input_nodes):
         return None
     large = [t for t in tensors if _size(t) * _SMALL > _size(node)]
-    order = _common_order(large, wanted=wanted)
+    order = _common_order(large)
     if order is None or len(order) != rank:
         return None
     inner: dict[fx.Node, Any] = {tensor: _turned_back(editor, tensor, order, at=node) for tensor in tensors}
@@ -191,13 +199,13 @@ def _pointwise(editor: Editor, node: fx.Node, *, wanted: bool) -> fx.Node | None
     return editor.permute(editor.call(node.target, *args, at=node, **kwargs), order, at=node)
 
 
-def _common_order(parts: list[fx.Node], *, wanted: bool) -> list[int] | None:
-    """The permutation under which all parts were computed; where only some were, channels first if that is wanted."""
+def _common_order(parts: list[fx.Node]) -> list[int] | None:
+    """The permutation under which the parts were computed; those that were not are worth one if it is the usual one."""
     permuted = [part for part in parts if is_permute(part)]
     orders = [order_of(part) for part in permuted]
     if not orders or any(order != orders[0] for order in orders):
         return None
-    if len(permuted) < len(parts) and not (wanted and orders[0] == to_first(len(orders[0]))):
+    if len(permuted) < len(parts) and orders[0] != to_first(len(orders[0])):
         return None
     return orders[0]
 

@@ -5,17 +5,19 @@ layer reads its input only at steps with passes, a reuse point its block only wh
 switched off: column ``skip`` of a layer's plan table, a row of the ``active`` table of an operator without states.
 
 A job may start at any step, and its first step computes everything: states are fresh then. Layers and reuse points
-know by their counters; the others are handed row T of their table, which is always on.
+know by their counters. The others are handed the row T + i there, and their tables have 2T rows, of which the second
+half is always on; a direct layer, which has no counters either, is handed row T, its anchor, where its own row has no
+pass.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from edge.lower.fuse.graph import Editor, arguments, set_arguments
+from edge.lower.fuse.graph import ATEN, Editor, arguments, set_arguments
 from edge.lower.fuse.stages import LAYERS
 
 if TYPE_CHECKING:
@@ -26,16 +28,16 @@ PASSES, RESIDUAL_PASSES, SKIP = 0, 3, 7
 """Columns of a plan table."""
 _PROLOGUE = ("x", "skip", "norm_weight", "norm_bias")
 _REFRESH = 0
-ACTIVE_PREFIX = "active_"
+ACTIVE_PREFIX, ROW_PREFIX = "active_", "row_of_"
 
 
-def switch_off_unread(editor: Editor, steps: int, row: fx.Node) -> int:
+def switch_off_unread(editor: Editor, steps: int, slot: fx.Node) -> int:
     """Writes the tables of every operator that has steps at which nobody reads it.
 
     Args:
         editor: of a graph whose stateless operators share one table that is always on.
         steps: T.
-        row: node of the row of ``active`` tables: the step, T at a job's first step.
+        slot: node of the row of ``active`` tables: i, T + i at a job's first step.
 
     Returns:
         How many operators are off at some step.
@@ -47,16 +49,16 @@ def switch_off_unread(editor: Editor, steps: int, row: fx.Node) -> int:
         needed = live.get(node)
         if node.op != "call_function" or needed is None or bool(needed.all()):
             continue
-        given = arguments(node)
         if node.target in LAYERS:
-            off += _skip(editor, node, given, needed, row)
+            _skip(editor, node, needed, slot)
+            off += 1
         elif _is_stateless(node):
             key = tuple(needed.tolist())
             if key not in tables:
-                table = torch.cat([needed.to(torch.int8), torch.ones(1, dtype=torch.int8)])
+                table = torch.cat([needed, torch.ones_like(needed)]).to(torch.int8)
                 first = next(iter(editor.graph.nodes))
                 tables[key] = editor.constant(f"{ACTIVE_PREFIX}{len(tables)}", table, at=first)
-            set_arguments(node, given | {"active": tables[key]})
+            set_arguments(node, arguments(node) | {"active": tables[key]})
             off += 1
     return off
 
@@ -110,23 +112,17 @@ def _is_stateless(node: fx.Node) -> bool:
     return getattr(node.target, "namespace", "") == "modiff" and "active" in arguments(node)
 
 
-def _skip(editor: Editor, layer: fx.Node, given: dict[str, Any], needed: Tensor, row: fx.Node) -> int:
-    """Sets column ``skip``; returns 1 where that was possible.
-
-    A direct layer has no states that could tell it a job's first step. It is handed row T there, which then must hold
-    what any row holds: a direct layer whose rows differ is never off.
-    """
-    table = editor.attribute(given["table"]).clone()
-    steps = needed.shape[0]
-    if given["direct"]:
-        if bool((table[:steps] != table[0]).any()):
-            return 0
-        table[steps] = table[0]
+def _skip(editor: Editor, layer: fx.Node, needed: Tensor, slot: fx.Node) -> None:
+    """Sets column ``skip`` of a layer's table; a direct layer then has no passes either."""
+    given = arguments(layer)
+    table, steps = editor.attribute(given["table"]).clone(), needed.shape[0]
     table[:steps, SKIP] = (~needed).to(torch.int8)
     if given["direct"]:
         table[:steps, PASSES] *= needed.to(torch.int8)
         table[:steps, RESIDUAL_PASSES] *= needed.to(torch.int8)
-        given = given | {"step": row}
+        own = torch.arange(steps)
+        rows = torch.cat([own, torch.where(table[:steps, PASSES] > 0, own, steps)])
+        name = f"{ROW_PREFIX}{layer.name}"
+        source = editor.constant(name, rows, at=layer)
+        set_arguments(layer, given | {"step": editor.call(ATEN.index_select.default, source, 0, slot, at=layer)})
     editor.set_attribute(given["table"], table)
-    set_arguments(layer, given)
-    return 1

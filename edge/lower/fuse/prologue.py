@@ -13,7 +13,7 @@ import torch
 
 from edge.calls import Activation, Norm
 from edge.lower.fuse.graph import ATEN, RESHAPE, Editor, arguments, dtype_of, set_arguments, shape_of, tensor_argument
-from edge.lower.fuse.stages import CONV, LAYERS, Stages, StageMaker, has_stages, stages_of
+from edge.lower.fuse.stages import CONV, LAYERS, StageMaker, Stages, has_stages, stages_of
 from edge.lower.fuse.tidy import drop_unread
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def recognize(editor: Editor, stages: StageMaker) -> None:
         if node.target is _CAT:
             _take_pair(editor, stages, node)
     _views_after_stages(editor, stages)
+    drop_unread(editor)
 
 
 def join(editor: Editor, stages: StageMaker) -> None:
@@ -123,8 +124,8 @@ def _take_affine(editor: Editor, stages: StageMaker, node: fx.Node) -> None:
         if found.upsample != 1 or len(source.users) != 1 or vector is None:  # type: ignore[union-attr]
             continue
         if node.target is _ADD:
-            bias = vector if found.bias is None else editor.call(_ADD, vector, found.bias, at=node)
-            changed = replace(found, bias=bias)
+            shift = vector if found.bias is None else editor.call(_ADD, vector, found.bias, at=node)
+            changed = replace(found, bias=shift)
         else:
             weight = vector if found.weight is None else editor.call(_MUL, vector, found.weight, at=node)
             bias = None if found.bias is None else editor.call(_MUL, vector, found.bias, at=node)
@@ -167,7 +168,8 @@ def _takes_pairs(user: fx.Node) -> bool:
     found = stages_of(user)
     if found is not None:
         return found.skip is None
-    return user.target in LAYERS and not has_stages(arguments(user))
+    layer = _reader(user)
+    return layer is not None and not has_stages(arguments(layer))
 
 
 def _views_after_stages(editor: Editor, stages: StageMaker) -> None:

@@ -60,6 +60,7 @@ _PARTS = {
     ATEN.tensor_split.sections,
     ATEN.unbind.int,
 }
+_COUNTS = {ATEN.add.Tensor, ATEN.mul.Tensor}
 _ALIASES = {*_VIEWS, *_IDLE, *_PARTS, PERMUTE, SLICE, ATEN.transpose.int, ATEN.t.default, ATEN.select.int}
 
 
@@ -83,10 +84,10 @@ def tidy(editor: Editor) -> None:
 
 
 def drop_unread(editor: Editor) -> None:
-    """Removes calls without users that change nothing, and the later of two views of the same."""
+    """Removes calls without users that change nothing, and the later of two views or row numbers that are the same."""
     seen: dict[tuple[object, str], fx.Node] = {}
     for node in list(editor.graph.nodes):
-        if node.target in {PERMUTE, RESHAPE}:
+        if node.target in {PERMUTE, RESHAPE} or (dtype_of(node) is torch.int64 and node.target in _COUNTS):
             known = seen.setdefault((node.target, str(node.args)), node)
             if known is not node:
                 editor.replace(node, known)
@@ -100,12 +101,12 @@ def _tidy(editor: Editor, node: fx.Node) -> None:
     elif target in _VIEWS:
         replace_by(editor, node, lambda: editor.reshape(tensor_argument(node), list(shape_of(node)), at=node))
     elif (order := _order(node)) is not None:
-        replace_by(editor, node, lambda: editor.permute(tensor_argument(node), order, at=node))
+        source: Any = node.args[1][0] if target is ATEN.einsum.default else node.args[0]  # type: ignore[index]
+        replace_by(editor, node, lambda: editor.permute(source, order, at=node))
     elif target is SLICE and _same(node, tensor_argument(node)):
         editor.replace(node, tensor_argument(node))
     elif target is ATEN.select.int:
-        source, dim, index = node.args[0], node.args[1], node.args[2]
-        replace_by(editor, node, lambda: _select(editor, source, dim, index, at=node))
+        replace_by(editor, node, lambda: _select(editor, *node.args, at=node))
     elif target in _PARTS:
         _take_parts(editor, node)
 
@@ -140,8 +141,20 @@ def _order(node: fx.Node) -> list[int] | None:
             source, destination = given["source"] % rank, given["destination"] % rank
             order = [dim for dim in range(rank) if dim != source]
             return [*order[:destination], source, *order[destination:]]
+        case ATEN.einsum.default:
+            return _einsum_order(node)
         case _:
             return None
+
+
+def _einsum_order(node: fx.Node) -> list[int] | None:
+    """The permutation that a sum over nothing of one operand is."""
+    equation, operands = str(node.args[0]).replace(" ", ""), node.args[1]
+    before, arrow, after = equation.partition("->")
+    plain = arrow and before.isalpha() and len(set(before)) == len(before) and sorted(before) == sorted(after)
+    if not plain or len(operands) != 1:  # type: ignore[arg-type]
+        return None
+    return [before.index(letter) for letter in after]
 
 
 def _select(editor: Editor, source: Any, dim: Any, index: Any, *, at: fx.Node) -> fx.Node:  # noqa: ANN401
@@ -183,13 +196,26 @@ def _write_elsewhere(editor: Editor, node: fx.Node) -> None:
         return
     (target,) = written
     plain = _without_writing(node)
-    aliased = target.target in _ALIASES or any(user.target in _ALIASES for user in target.users)
-    if plain is None or aliased or target.op != "call_function":
+    if plain is None or _seen_elsewhere(target, node):
         raise AliasesAreWritten
     result = editor.call(plain, *node.args, at=node, **node.kwargs)
     after = {later for later in target.users if later > node}
     target.replace_all_uses_with(result, delete_user_cb=lambda user: user in after)
     editor.replace(node, result)
+
+
+def _seen_elsewhere(target: fx.Node, write: fx.Node) -> bool:
+    """Whether the elements of ``target`` are read after ``write`` through another view of them."""
+    base = target
+    while base.target in _ALIASES:
+        base = tensor_argument(base)
+    views, family = [base], {base}
+    while views:
+        made = [user for user in views.pop().users if user.target in _ALIASES and user < write and user not in family]
+        family |= set(made)
+        views += made
+    others = family - {target}
+    return base.op != "call_function" or any(user > write for view in others for user in view.users)
 
 
 def _without_writing(node: fx.Node) -> Any:  # noqa: ANN401 - an operator
