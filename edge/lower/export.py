@@ -23,6 +23,7 @@ from edge.errors import LoweringError
 from edge.lower import fold, fuse, inspect, simplify
 from edge.lower.exactness import are_exact
 from edge.lower.fuse.graph import written_arguments
+from edge.lower.points import add_points
 from edge.lower.program import build_program
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ def lower(modulated: ModulatedModel, sampler: Sampler, sample_shape: tuple[int, 
         LoweringError: the model cannot be expressed, or the device's runtime lacks what it needs.
     """
     program = build_program(modulated, sampler, sample_shape)
+    add_points(program, {name: point.plan for name, point in modulated.points.items()})
     return lower_exported(export_step(program), program, sampler)
 
 

@@ -312,7 +312,7 @@ def test_programs_that_cannot_run_end_the_start(command: MakeCommand, program: P
         "noise": os.urandom(5000),
         "cut": data[: len(data) // 3],
         "flipped": data[:4] + b"XXXX" + data[8:],
-        "renamed": data.replace(b"modiff1::conv2d", b"modiff1::conv9d"),
+        "renamed": data.replace(b"modiff::conv2d", b"modiff::conv9d"),
     }
     for name, content in broken.items():
         path = tmp_path / name
