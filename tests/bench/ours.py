@@ -107,24 +107,11 @@ def _lower(model_name: str, setting: Setting, path: Path) -> Prepared:
     )
 
 
-@dataclass(frozen=True)
-class ThreadedCommand(EngineCommand):
-    """An engine's command with a number of threads."""
-
-    threads: int = 1
-
-    def words(self) -> list[str]:
-        """The command line."""
-        if self.threads == 1 and b"--threads" not in self.executable.read_bytes():
-            return super().words()  # an engine from before it had threads
-        return [*super().words(), "--threads", str(self.threads)]
-
-
 def command(
     build: EngineBuild, prepared: Prepared, prefix: tuple[str, ...] = (), *, isa: str = "auto", threads: int = 1
 ) -> EngineCommand:
     """How to start the engine with a prepared model."""
-    return ThreadedCommand(
+    return EngineCommand(
         build.engine, prepared.program, prepared.program_id, 1, STATE_BUDGET, prefix, isa, threads=threads
     )
 

@@ -21,8 +21,10 @@ def compare_all(model: str, cpu: str, threads: Sequence[int], rounds: int, *, co
     prepared = prepare(model)
     channels, size, _ = model_named(model).sample_shape
     rivals, missing = compare.entries(model, UNetShape(size=size, channels=channels))
-    counted = _count_all(prepared, rivals, cpu) if count else {}
-    if counted:
+    counted: dict[str, Counts] = {}
+    if count:
+        counted, uncounted = _count_all(prepared, rivals, cpu)
+        missing += uncounted
         _show_counts(f"{model}: instructions a step, {cpu}, 1 thread", counted)
     walls = []
     for number in threads:
@@ -43,15 +45,23 @@ def compare_all(model: str, cpu: str, threads: Sequence[int], rounds: int, *, co
     return {"model": model, "instructions": instructions, "wall": walls, "files": files, **ours, "missing": missing}
 
 
-def _count_all(prepared: Prepared, rivals: Sequence[compare.Entry], cpu: str) -> dict[str, Counts]:
+def _count_all(
+    prepared: Prepared, rivals: Sequence[compare.Entry], cpu: str
+) -> tuple[dict[str, Counts], list[compare.Missing]]:
     output.say("counting ours")
     counted = {compare.OURS: compare.count_ours(prepared, cpu)}
+    missing = []
     for rival in rivals:
-        if rival.program is not None:
-            output.say(f"counting {rival.name}")
+        if rival.program is None:
+            missing.append(compare.Missing(f"{rival.name} instructions", "its wheel for aarch64 needs a Python there"))
+            continue
+        output.say(f"counting {rival.name}")
+        try:
             # QEMU computes half-precision arithmetic in software, very slowly: one run of it is enough.
             counted[rival.name] = compare.count_rival(rival.program, cpu, runs=1 if "fp16" in rival.name else 2)
-    return counted
+        except BenchError as error:
+            missing.append(compare.Missing(f"{rival.name} instructions", str(error)))
+    return counted, missing
 
 
 def _show_counts(title: str, counted: dict[str, Counts]) -> None:

@@ -29,14 +29,15 @@ struct TallTile {
   "movi v" #a ".4s, #0\n movi v" #b ".4s, #0\n movi v" #c ".4s, #0\n movi v" #d ".4s, #0\n"
 #define MODIFF_DOT(sum, weight, pixel, lane) \
   "sdot v" #sum ".4s, v" #weight ".16b, v" #pixel ".4b[" #lane "]\n"
-// One quad: 64 bytes of weights against lane `lane` of the six pixels v0..v5.
-#define MODIFF_QUAD(lane) \
-  "ldp q6, q7, [%[weight]], #32\n" \
+// One quad: 64 bytes of weights, at `first` and `second`, against lane `lane` of the six pixels v0..v5. Only the first
+// load of a loop moves the pointer: a chain of such loads would be as long as the arithmetic.
+#define MODIFF_QUAD(lane, first, second) \
+  "ldp q6, q7, " first "\n" \
   MODIFF_DOT(8, 6, 0, lane) MODIFF_DOT(12, 6, 1, lane) MODIFF_DOT(16, 6, 2, lane) \
   MODIFF_DOT(20, 6, 3, lane) MODIFF_DOT(24, 6, 4, lane) MODIFF_DOT(28, 6, 5, lane) \
   MODIFF_DOT(9, 7, 0, lane) MODIFF_DOT(13, 7, 1, lane) MODIFF_DOT(17, 7, 2, lane) \
   MODIFF_DOT(21, 7, 3, lane) MODIFF_DOT(25, 7, 4, lane) MODIFF_DOT(29, 7, 5, lane) \
-  "ldp q6, q7, [%[weight]], #32\n" \
+  "ldp q6, q7, " second "\n" \
   MODIFF_DOT(10, 6, 0, lane) MODIFF_DOT(14, 6, 1, lane) MODIFF_DOT(18, 6, 2, lane) \
   MODIFF_DOT(22, 6, 3, lane) MODIFF_DOT(26, 6, 4, lane) MODIFF_DOT(30, 6, 5, lane) \
   MODIFF_DOT(11, 7, 0, lane) MODIFF_DOT(15, 7, 1, lane) MODIFF_DOT(19, 7, 2, lane) \
@@ -71,7 +72,10 @@ void run_tall_tile(const TallTile& tile, int shift) {
       "2:\n"
       MODIFF_LOAD(q)
       "add %[at], %[at], #16\n"
-      MODIFF_QUAD(0) MODIFF_QUAD(1) MODIFF_QUAD(2) MODIFF_QUAD(3)
+      MODIFF_QUAD(0, "[%[weight]], #256", "[%[weight], #-224]")
+      MODIFF_QUAD(1, "[%[weight], #-192]", "[%[weight], #-160]")
+      MODIFF_QUAD(2, "[%[weight], #-128]", "[%[weight], #-96]")
+      MODIFF_QUAD(3, "[%[weight], #-64]", "[%[weight], #-32]")
       "subs %[left], %[left], #1\n"
       "b.ne 2b\n"
       "3:\n"
@@ -80,7 +84,7 @@ void run_tall_tile(const TallTile& tile, int shift) {
       "4:\n"
       MODIFF_LOAD(s)
       "add %[at], %[at], #4\n"
-      MODIFF_QUAD(0)
+      MODIFF_QUAD(0, "[%[weight]], #64", "[%[weight], #-32]")
       "subs %[left], %[left], #1\n"
       "b.ne 4b\n"
       "5:\n"

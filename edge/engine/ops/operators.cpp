@@ -6,7 +6,6 @@
 
 #include "ops/feature_operators.h"
 #include "ops/float_operators.h"
-#include "ops/legacy_operators.h"
 #include "ops/modulated_operators.h"
 
 namespace modiff {
@@ -27,7 +26,7 @@ bool has_operator(const std::vector<Kernel>& kernels, const char* name) {
 std::vector<Kernel> collect_own() {
   std::vector<Kernel> ours;
   for (const Span<const Kernel> part :
-       {modulated_operators(), feature_operators(), float_operators(), legacy_operators()}) {
+       {modulated_operators(), feature_operators(), float_operators()}) {
     ours.insert(ours.end(), part.begin(), part.end());
   }
   return ours;
