@@ -1,130 +1,94 @@
-"""The operators ``modiff::conv2d`` and ``modiff::linear``: schemas, output shapes, and their eager form.
+"""The kit's operators: ``modiff::conv2d``, ``linear``, ``normalize``, ``attention``, ``add``, ``multiply``,
+``activate`` and ``reuse``.
 
-Importing this module defines the library for PyTorch. Export records calls to these operators; in the program
-they become calls of the C++ kernels, which write lattice, accumulator, history and counters in place. The eager
-form (``edge.eager``) runs the reference arithmetic, so that an exported graph can be executed on the host as a check.
+Importing this module defines the library for PyTorch. Export records calls to these operators; in the program they
+become calls of the C++ kernels, which write states in place. Arguments and shapes are declared once, in
+``edge.calls``: schemas, output shapes and the eager form follow from there. The eager form (``edge.eager``) runs the
+reference arithmetic, so that an exported graph can be executed on the host as a check.
 
-Shapes (see ``edge.packing`` for the weights):
-    x            float32 [N, C, H, W]; linear [..., C]
-    step         int64 [1]
-    lattice      int16 [planes, N, H, W, C]; linear [planes, P, C]; [1] when direct
-    accumulator  int32 [planes, N, OH, OW, OC]; linear [planes, P, OC]; [1] when direct
-    history      float32 [N, OH, OW, OC]; linear [P, OC]; [1] when the plan never extrapolates
-    counters     int32 [4]: refreshes, last refreshed step, the one before, reserved
-    weight       int8 [packed]; residual_weight likewise, [1] when there is one plane
-    scale        float32 [planes, OC]: s*w_c, and s*w_c/254
-    bias         float32 [OC]
-    table        int8 [T + 1, 8]; row T is the anchor
-    output       float32 [N, OC, *output_size]; linear [..., OC]
+What a modulated layer computes, everything float32 and channels last:
+
+    u = activation(norm(cat(x, skip))), upsampled     not computed at a step without a pass: x may be undefined then
+    passes of ``calib.lattice`` over u                (one fused sweep over x and the lattice a pass)
+    y = m0*O0 [+ m1*O1] + b, perhaps extrapolated     history is kept of this y
+    y = y + shift;  y = out_activation(y);  y = y * gate;  y = y + add      each where present, in this order, rounded
+
+A row with ``skip`` = 1 returns at once: states untouched, output undefined.
+
+``step`` of the operators without a plan table of their own (normalize, attention, add, multiply, activate) is a row
+of ``active``. A job may start at any step, and its first step computes everything: give ``active`` T + 1 rows, the
+last of them 1, and hand these operators the row ``T`` at a job's first step. The operators with states (conv2d,
+linear, reuse) know a job's first step by their counters and get the sampler step.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from torch import Tensor
 from torch.library import Library
 
-from edge import eager
+from edge import calls
+from edge.eager import floats, modulated
+from edge.schema import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
 
 NAMESPACE = "modiff"
-OPERATOR_SET_VERSION = 1
+OPERATOR_SET_VERSION = 2
 """Changes whenever a schema or the meaning of an argument changes; the bundle records it."""
 
-_COMMON = (
-    "Tensor x, Tensor step, Tensor(a!) lattice, Tensor(b!) accumulator, Tensor(c!) history, Tensor(d!) counters, "
-    "Tensor weight, Tensor residual_weight, Tensor scale, Tensor bias, Tensor table, "
-    "float inverse_step, int lattice_bits, "
-)
-_ARGUMENTS = {
-    "conv2d": _COMMON
-    + "int[] kernel, int[] stride, int[] padding, int[] dilation, int groups, bool transposed, bool direct, "
-    "int[] output_size",
-    "linear": _COMMON + "bool direct",
+
+class Call(Protocol):
+    """A dataclass of ``edge.calls``."""
+
+    def output(self) -> Tensor:
+        """An empty tensor of the output's shape and type."""
+
+
+OPERATORS: dict[str, tuple[type[Any], Callable[[Any], Tensor]]] = {
+    "conv2d": (calls.Conv2d, modulated.conv2d),
+    "linear": (calls.Linear, modulated.linear),
+    "normalize": (calls.Normalize, floats.normalize),
+    "attention": (calls.Attention, floats.attention),
+    "add": (calls.Binary, floats.add),
+    "multiply": (calls.Binary, floats.multiply),
+    "activate": (calls.Activate, floats.activate),
+    "reuse": (calls.Reuse, modulated.reuse),
 }
+"""Name -> its arguments, and its eager form."""
+
+OPERATOR_NAMES = tuple(f"{NAMESPACE}::{name}.out" for name in OPERATORS)
+"""As a program calls them."""
 
 
-def schema(name: str, *, out: bool) -> str:
-    """The schema of ``conv2d`` or ``linear``, functional (mutating its states) or with an ``out`` argument."""
-    if out:
-        return f"{name}.out({_ARGUMENTS[name]}, *, Tensor(z!) out) -> Tensor(z!)"
-    return f"{name}({_ARGUMENTS[name]}) -> Tensor"
+def _implementations(call: type[Any], function: Callable[[Any], Tensor]) -> tuple[Callable[..., Tensor], ...]:
+    """Eager form, eager form with ``out``, and output shape, each with the operator's own arguments."""
 
+    def run(*arguments: object) -> Tensor:
+        return function(call(*arguments))
 
-def conv2d_shape(  # noqa: PLR0917 - the operator's own arguments
-    x: Tensor,
-    step: Tensor,
-    lattice: Tensor,
-    accumulator: Tensor,
-    history: Tensor,
-    counters: Tensor,
-    weight: Tensor,
-    residual_weight: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    table: Tensor,
-    inverse_step: float,
-    lattice_bits: int,
-    kernel: list[int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    transposed: bool,
-    direct: bool,
-    output_size: list[int],
-) -> Tensor:
-    """The empty output of ``modiff::conv2d``: float32 [N, OC, *output_size]."""
-    del step, lattice, accumulator, history, counters, weight, residual_weight, bias, table
-    del inverse_step, lattice_bits, kernel, stride, padding, dilation, groups, transposed, direct
-    return x.new_empty([x.shape[0], scale.shape[1], *output_size])
+    def run_out(*arguments: object, out: Tensor) -> Tensor:
+        return out.copy_(function(call(*arguments)))
 
+    def shape(*arguments: object) -> Tensor:
+        return cast("Call", call(*arguments)).output()
 
-def linear_shape(  # noqa: PLR0917 - the operator's own arguments
-    x: Tensor,
-    step: Tensor,
-    lattice: Tensor,
-    accumulator: Tensor,
-    history: Tensor,
-    counters: Tensor,
-    weight: Tensor,
-    residual_weight: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    table: Tensor,
-    inverse_step: float,
-    lattice_bits: int,
-    direct: bool,
-) -> Tensor:
-    """The empty output of ``modiff::linear``: float32 [..., OC]."""
-    del step, lattice, accumulator, history, counters, weight, residual_weight, bias, table
-    del inverse_step, lattice_bits, direct
-    return x.new_empty([*x.shape[:-1], scale.shape[1]])
-
-
-def _conv2d_out(*arguments: object, out: Tensor) -> Tensor:
-    return out.copy_(eager.conv2d(*arguments))  # type: ignore[arg-type]
-
-
-def _linear_out(*arguments: object, out: Tensor) -> Tensor:
-    return out.copy_(eager.linear(*arguments))  # type: ignore[arg-type]
+    return run, run_out, shape
 
 
 def _define() -> Library:
     """The library; PyTorch's registration functions carry no types."""
     library: Any = Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
-    for name in _ARGUMENTS:
-        for out in (False, True):
-            library.define(schema(name, out=out))
-    for name, function, key in (
-        ("conv2d", eager.conv2d, "CPU"),
-        ("conv2d", conv2d_shape, "Meta"),
-        ("conv2d.out", _conv2d_out, "CPU"),
-        ("linear", eager.linear, "CPU"),
-        ("linear", linear_shape, "Meta"),
-        ("linear.out", _linear_out, "CPU"),
-    ):
-        library.impl(name, function, key)
+    for name, (call, function) in OPERATORS.items():
+        run, run_out, shape = _implementations(call, function)
+        library.define(schema(name, call, out=False))
+        library.define(schema(name, call, out=True))
+        library.impl(name, run, "CPU")
+        library.impl(f"{name}.out", run_out, "CPU")
+        library.impl(name, shape, "Meta")
     return cast("Library", library)
 
 

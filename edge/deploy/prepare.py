@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edge.deploy.options import DeployOptions
 
 GOLDEN_SEED = 20_250_622
-LOWERING_FILES = ("bundle.py", "eager.py", "operators.py", "packing.py", "tolerance.py")
+LOWERING_FILES = ("bundle.py", "calls.py", "operators.py", "packing.py", "schema.py", "tolerance.py")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _calibrated(model: PretrainedModel, sampler: Sampler, cache: Path, report: R
 def _lowering_sources() -> list[Path]:
     """The files that decide a bundle beside calibration, board and engine."""
     edge = Path(__file__).parents[1]
-    return [*(edge / "lower").glob("*.py"), *(edge / name for name in LOWERING_FILES)]
+    return [*(edge / "lower").rglob("*.py"), *(edge / name for name in LOWERING_FILES)]
 
 
 def _cached_bundle(folder: Path) -> Bundle | None:

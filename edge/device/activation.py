@@ -7,6 +7,7 @@ Whatever fails on the way leaves the bundle that was active as it was.
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from boards.errors import KitError
@@ -252,6 +253,7 @@ class Bundles:
             slots=manifest.slots,
             state_budget=memory.state_budget_bytes,
             prefix=self._prefix,
+            threads=min(self._board.cpu.cores, len(os.sched_getaffinity(0))),
             memory_limit=memory.budget_bytes + (_EMULATOR_BYTES if self._prefix else 0),
         )
         return EngineProcess(command, self._timeouts)

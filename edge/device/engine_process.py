@@ -82,6 +82,7 @@ class EngineCommand:
         state_budget: bytes that all slots' states may take together.
         prefix: words put before the command, such as an emulator's.
         isa: which kernels to use; "auto" lets the engine look at its CPU.
+        threads: that share the kernels; no result depends on them.
         memory_limit: bytes of private memory after which allocations fail (RLIMIT_DATA), or None.
     """
 
@@ -92,6 +93,7 @@ class EngineCommand:
     state_budget: int
     prefix: tuple[str, ...] = ()
     isa: str = "auto"
+    threads: int = 1
     memory_limit: int | None = None
 
     def words(self) -> list[str]:
@@ -102,6 +104,7 @@ class EngineCommand:
             "--slots": self.slots,
             "--state-budget": self.state_budget,
             "--isa": self.isa,
+            "--threads": self.threads,
         }
         return [*self.prefix, str(self.executable), *(str(word) for pair in options.items() for word in pair)]
 

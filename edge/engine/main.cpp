@@ -12,6 +12,7 @@
 
 #include "kernels/kernel_set.h"
 #include "ops/operators.h"
+#include "ops/thread_pool.h"
 #include "pipe/server.h"
 #include "state/program.h"
 
@@ -22,12 +23,14 @@ constexpr int kExitProgram = 3;
 constexpr int kExitOperator = 4;
 constexpr int kExitMemory = 5;
 constexpr unsigned long long kMostSlots = 64;
+constexpr unsigned long long kMostThreads = 256;
 
 struct Options {
   const char* program = nullptr;
   const char* program_id = nullptr;
   const char* isa = "auto";
   unsigned long long slots = 1;
+  unsigned long long threads = 1;
   unsigned long long state_budget = 0;
 };
 
@@ -48,6 +51,8 @@ bool set_option(const char* name, const char* value, Options* options) {
     options->isa = value;
   } else if (is("--slots")) {
     return parse_number(value, &options->slots) && options->slots >= 1 && options->slots <= kMostSlots;
+  } else if (is("--threads")) {
+    return parse_number(value, &options->threads) && options->threads >= 1 && options->threads <= kMostThreads;
   } else if (is("--state-budget")) {
     return parse_number(value, &options->state_budget);
   } else {
@@ -120,7 +125,7 @@ int main(int count, char** arguments) {
   if (!parse_options(count, arguments, &options) || !parse_id(options.program_id, pool.program_id)) {
     std::fprintf(stderr,
                  "usage: modiff-engine --program FILE --program-id HEX64 --state-budget BYTES [--slots 1..64]"
-                 " [--isa auto|portable|neon|dotprod|avx2]\n");
+                 " [--threads 1..256] [--isa auto|portable|neon|dotprod|i8mm|avx2]\n");
     return kExitUsage;
   }
   const modiff::KernelSet* kernels = modiff::find_kernels(options.isa);
@@ -136,6 +141,10 @@ int main(int count, char** arguments) {
   std::signal(SIGPIPE, SIG_IGN);
   executorch::runtime::runtime_init();
   modiff::use_kernels(kernels);
+  if (options.threads > 1 && !modiff::use_threads(static_cast<int>(options.threads))) {
+    std::fprintf(stderr, "modiff-engine: no pool of %llu threads\n", options.threads);
+    return kExitMemory;
+  }
   modiff::LoadedProgram program;
   const modiff::LoadStatus status = program.open(options.program);
   if (status != modiff::LoadStatus::kOk) {

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +21,10 @@ from executorch.exir.error import ExportError, InternalError
 from executorch.exir.passes import MemoryPlanningPass
 
 from edge.errors import LoweringError
-from edge.lower import fold, inspect, simplify
+from edge.lower import fold, fuse, inspect, simplify
+from edge.lower.exactness import are_exact
+from edge.lower.fuse.graph import written_arguments
+from edge.lower.points import add_points
 from edge.lower.program import build_program
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from edge.lower.program import StepProgram
 
 METHOD = "step"
+FUSED = "fused"
+"""Where an exported graph module remembers whether it was fused."""
 PROGRAM_FORMAT = 2
 """Changes whenever the methods of a program or their meaning change; the engine checks it."""
 
@@ -52,6 +57,9 @@ class LoweredProgram:
         activation_bytes: arena that all jobs share (memory id 1).
         operators: names the runtime must have, ``namespace::name.overload``, sorted.
         calls: instructions of one step.
+        counts: those by operator, most first.
+        fused: whether the graph was fused; False where the model writes into views of its activations.
+        exact: whether the program gives the same bits on every machine (``edge.lower.exactness``).
     """
 
     data: bytes
@@ -62,6 +70,9 @@ class LoweredProgram:
     activation_bytes: int
     operators: tuple[str, ...]
     calls: int
+    counts: Mapping[str, int] = field(default_factory=dict)
+    fused: bool = False
+    exact: bool = False
 
     @property
     def program_bytes(self) -> int:
@@ -69,10 +80,14 @@ class LoweredProgram:
         return len(self.data)
 
 
-def export_step(program: StepProgram) -> ExportedProgram:
-    """Exports ``program``: time embedding as tables, attention without masks written plainly.
+def export_step(program: StepProgram, *, fused: bool = True) -> ExportedProgram:
+    """Exports ``program``: time embedding as tables, what surrounds the operators fused into them.
 
     The result's ``module()`` runs on the host with the reference arithmetic.
+
+    Args:
+        program: its modules are not changed, but share their states with the result.
+        fused: whether to fuse (``edge.lower.fuse``); without, the model's own operators stay, for comparison.
 
     Raises:
         LoweringError: the denoiser cannot be exported.
@@ -82,9 +97,15 @@ def export_step(program: StepProgram) -> ExportedProgram:
     with torch.no_grad(), _as_lowering_error("export"):
         module: Any = torch.export.export(program, inputs).module(check_guards=False)
         simplify.drop_unit_scalings(module)
-        fold.plain_attention(module)
+        fused = fused and fuse.prepare(module)
         fold.fold_step_branch(module, program.steps)
-        return torch.export.export(module, inputs)
+        if fused:
+            fuse.fuse(module, program.steps)
+            fold.fold_step_branch(module, program.steps)
+        fold.plain_attention(module)
+        exported = torch.export.export(module, inputs)
+    exported.graph_module.meta[FUSED] = fused
+    return exported
 
 
 def lower_exported(exported: ExportedProgram, program: StepProgram, sampler: Sampler) -> LoweredProgram:
@@ -114,7 +135,7 @@ def lower_exported(exported: ExportedProgram, program: StepProgram, sampler: Sam
         data = bytes(lowered.buffer)
     report = inspect.inspect_method(lowered.executorch_program, METHOD)
     inspect.check_operators(report)
-    inspect.check_states(report, program.state_bytes())
+    inspect.check_states(report, _state_bytes(exported))
     return LoweredProgram(
         data,
         hashlib.sha256(data).hexdigest(),
@@ -124,6 +145,9 @@ def lower_exported(exported: ExportedProgram, program: StepProgram, sampler: Sam
         report.activation_bytes,
         report.operators,
         len(report.calls),
+        report.counts,
+        bool(exported.graph_module.meta.get(FUSED)),
+        are_exact(report.operators) and not _has_factors(exported),
     )
 
 
@@ -145,7 +169,21 @@ def lower(
         LoweringError: the model cannot be expressed, or the device's runtime lacks what it needs.
     """
     program = build_program(modulated, sampler, sample_shape, conditions)
+    add_points(program, {name: point.plan for name, point in modulated.points.items()})
     return lower_exported(export_step(program), program, sampler)
+
+
+def _state_bytes(exported: ExportedProgram) -> dict[str, int]:
+    """Bytes of every buffer that the program changes; fusion makes some smaller than their module's."""
+    buffers = exported.graph_signature.inputs_to_buffers
+    written = {node.name for call in exported.graph.nodes for node in written_arguments(call)}
+    states = {buffer: exported.state_dict[buffer] for name, buffer in buffers.items() if name in written}
+    return {name: state.numel() * state.element_size() for name, state in states.items()}
+
+
+def _has_factors(exported: ExportedProgram) -> bool:
+    """Whether an addition has a factor for its second operand: two operations, which a compiler may fuse into one."""
+    return any(node.kwargs.get("alpha", 1) != 1 for node in exported.graph.nodes)
 
 
 @contextmanager

@@ -7,8 +7,9 @@ and host agree on the time embedding to the last bit.
 
 from __future__ import annotations
 
+from itertools import count
 from math import sqrt
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -35,20 +36,21 @@ def fold_step_branch(module: fx.GraphModule, steps: int) -> int:
         How many tables were made.
     """
     branch = _step_branch(module)
-    frontier = [node for node in branch if any(user not in branch for user in node.users)]
+    frontier = [node for node in branch if any(user not in branch for user in node.users) and not _is_row(node)]
     if not frontier:
         return 0
     values = [_evaluate(module, branch, frontier, i) for i in range(steps)]
     step = _placeholder(module, STEP_INPUT)
-    for index, node in enumerate(frontier):
-        name = f"{TABLE_PREFIX}{index}"
+    free = (name for index in count() if not hasattr(module, name := f"{TABLE_PREFIX}{index}"))
+    for node, name in zip(frontier, free, strict=False):
         rows = [value[node] for value in values]
         module.register_buffer(name, torch.stack([row.reshape(-1) for row in rows]).contiguous())
         with module.graph.inserting_before(node):
             table = module.graph.get_attr(name)
             row = module.graph.call_function(torch.ops.aten.index_select.default, (table, 0, step))
-            shaped = module.graph.call_function(torch.ops.aten.view.default, (row, list(rows[0].shape)))
-        node.replace_all_uses_with(shaped)
+            if rows[0].dim() != 2 or rows[0].shape[0] != 1:
+                row = module.graph.call_function(torch.ops.aten.view.default, (row, list(rows[0].shape)))
+        node.replace_all_uses_with(row)
     clean(module)
     return len(frontier)
 
@@ -113,6 +115,13 @@ def _step_branch(module: fx.GraphModule) -> dict[fx.Node, None]:
         if any(argument is step or argument in branch for argument in inputs):
             branch[node] = None
     return branch
+
+
+def _is_row(node: fx.Node) -> bool:
+    """Whether a value is a row of a table already."""
+    while node.target in {torch.ops.aten.view.default, torch.ops.aten.reshape.default}:
+        node = cast("fx.Node", node.args[0])
+    return node.target is torch.ops.aten.index_select.default and cast("fx.Node", node.args[0]).op == "get_attr"
 
 
 def _evaluate(

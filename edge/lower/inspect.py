@@ -1,13 +1,16 @@
-"""Reading an emitted program back: which operators it calls, where its states lie, who writes them."""
+"""Reading an emitted program back: which operators it calls how often, where its states lie, who writes them."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from executorch.exir.schema import KernelCall, Program, Tensor
 
 from edge.errors import LoweringError
+from edge.operators import NAMESPACE, OPERATORS
+from edge.schema import state_positions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,11 +21,12 @@ STATE_MEMORY = 2
 ALIGNMENT = 16
 """Bytes; every planned tensor starts at a multiple of it."""
 
-OUR_OPERATORS = ("modiff::conv2d.out", "modiff::linear.out")
-STATE_ARGUMENTS = range(2, 6)
-"""Positions of lattice, accumulator, history and counters in both operators."""
+STATE_ARGUMENTS = {
+    f"{NAMESPACE}::{name}.out": frozenset(state_positions(call).values()) for name, (call, _) in OPERATORS.items()
+}
+"""Of each operator of ours, the positions of the arguments that it writes."""
 COPY_BACK = "aten::copy_"
-"""The one other operator that may touch a state: it stores ``D_prev`` at the end of a step."""
+"""The one other operator that may touch a state: it stores what the sampler keeps at the end of a step."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ class MethodReport:
     calls: tuple[Call, ...]
     state_bytes: int
     activation_bytes: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Calls a step by operator, most first."""
+        return dict(Counter(call.operator for call in self.calls).most_common())
 
 
 def inspect_method(program: Program, name: str) -> MethodReport:
@@ -87,7 +96,7 @@ def check_operators(report: MethodReport) -> None:
     Raises:
         LoweringError: names them.
     """
-    missing = [name for name in report.operators if name not in {*runtime_operators(), *OUR_OPERATORS}]
+    missing = [name for name in report.operators if name not in runtime_operators() | STATE_ARGUMENTS.keys()]
     if missing:
         raise LoweringError(
             f"the runtime has no kernel for {', '.join(missing)}",
@@ -106,18 +115,9 @@ def check_states(report: MethodReport, expected: Mapping[str, int]) -> None:
     Raises:
         LoweringError: says what is wrong.
     """
-    owners: dict[int, int] = {}
+    owners = _owners(report)
     for index, call in enumerate(report.calls):
-        ours = call.operator in OUR_OPERATORS
-        if ours and not all(position in call.states for position in STATE_ARGUMENTS):
-            raise LoweringError("an operator works on a copy of its state", where=f"call {index}, {call.operator}")
-        if ours and set(call.states) != set(STATE_ARGUMENTS):
-            raise LoweringError("an operator reads another layer's state", where=f"call {index}, {call.operator}")
-        for offset in call.states.values() if ours else ():
-            if owners.setdefault(offset, index) != index:
-                raise LoweringError("two calls share one state", where=f"call {index}, {call.operator}")
-    for index, call in enumerate(report.calls):
-        if call.operator not in OUR_OPERATORS and not owners.keys().isdisjoint(call.states.values()):
+        if call.operator not in STATE_ARGUMENTS and not owners.keys().isdisjoint(call.states.values()):
             raise LoweringError("the model touches an operator's state", where=f"call {index}, {call.operator}")
     copies = sum(call.operator == COPY_BACK for call in report.calls)
     foreign = {offset for call in report.calls for offset in call.states.values()} - set(owners)
@@ -127,3 +127,24 @@ def check_states(report: MethodReport, expected: Mapping[str, int]) -> None:
     arena = sum(-(-size // ALIGNMENT) * ALIGNMENT for size in expected.values())
     if report.state_bytes != arena:
         raise LoweringError(f"the state arena has {report.state_bytes} bytes instead of {arena}")
+
+
+def _owners(report: MethodReport) -> dict[int, int]:
+    """The call that each operator's state belongs to, by offset in the arena.
+
+    Raises:
+        LoweringError: a state that is copied, or shared between calls.
+    """
+    owners: dict[int, int] = {}
+    for index, call in enumerate(report.calls):
+        written = STATE_ARGUMENTS.get(call.operator)
+        if written is None:
+            continue
+        if not all(position in call.states for position in written):
+            raise LoweringError("an operator works on a copy of its state", where=f"call {index}, {call.operator}")
+        if set(call.states) != set(written):
+            raise LoweringError("an operator reads another layer's state", where=f"call {index}, {call.operator}")
+        for offset in call.states.values():
+            if owners.setdefault(offset, index) != index:
+                raise LoweringError("two calls share one state", where=f"call {index}, {call.operator}")
+    return owners

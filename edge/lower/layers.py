@@ -1,7 +1,8 @@
 """Operator modules: one linear layer of the model as a call of a ``modiff`` operator, its state in buffers.
 
 A module here holds exactly what the C++ kernel gets: states (zero), packed weights, output scales, bias and the
-plan table. It computes nothing itself.
+plan table. It computes nothing itself, and nothing is fused yet: prologue and epilogue are empty, and convolutions
+permute to channels last and back at their borders (``edge.lower.fuse`` does away with that).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 import edge.operators  # noqa: F401  (defines torch.ops.modiff)
 from calib.lattice import Kind, Operator
 from calib.plan import Mode
+from edge.calls import Activation, Norm
 from edge.errors import LoweringError
 from edge.packing import WeightShape, pack
 
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
 
 STATES = ("lattice", "accumulator", "history", "counters")
 """Buffers that the operators write, in the order of their arguments."""
+
+
+NO_PROLOGUE = (int(Norm.NONE), 1, 0.0, None, None, int(Activation.NONE))
+"""norm, norm_groups, norm_eps, norm_weight, norm_bias, activation."""
+NO_EPILOGUE = (None, int(Activation.NONE), None, None)
+"""shift, out_activation, gate, add."""
 
 
 class StepHolder:
@@ -98,6 +106,14 @@ class OperatorLayer(nn.Module):
             raise LoweringError("an operator module runs outside its program", mend="call the program, not the layer")
         return self.holder.step
 
+    def _operands(self) -> tuple[object, ...]:
+        """What both operators are given after their inputs."""
+        return (
+            self.step, self.lattice, self.accumulator, self.history, self.counters,
+            self.weight, self.residual_weight, self.scale, self.bias, self.table,
+            self.inverse_step, self.lattice_bits, self.direct,
+        )  # fmt: skip
+
     def reset(self) -> None:
         """Zeroes the states: a new job."""
         for name in STATES:
@@ -145,13 +161,12 @@ class OperatorConv(OperatorLayer):
     def forward(self, x: Tensor) -> Tensor:
         """Float32 [N, C, H, W] -> [N, OC, OH, OW] (or without H and OH)."""
         lifted = x.reshape(_lift(x.shape)) if self.one_dimensional else x  # a view, which costs nothing on the device
-        y: Tensor = torch.ops.modiff.conv2d(
-            lifted, self.step, self.lattice, self.accumulator, self.history, self.counters,
-            self.weight, self.residual_weight, self.scale, self.bias, self.table,
-            self.inverse_step, self.lattice_bits,
+        last = torch.ops.modiff.conv2d(
+            lifted.permute(0, 2, 3, 1).contiguous(), None, *self._operands(), *NO_PROLOGUE, *NO_EPILOGUE, 1,
             list(self.shape.kernel), list(self.operator.stride), list(self.operator.padding),
-            list(self.operator.dilation), self.shape.groups, self.shape.transposed, self.direct, self.output_size,
+            list(self.operator.dilation), self.shape.groups, self.shape.transposed, self.output_size,
         )  # fmt: skip
+        y: Tensor = last.permute(0, 3, 1, 2).contiguous()
         return y.reshape(y.shape[0], y.shape[1], y.shape[3]) if self.one_dimensional else y
 
 
@@ -176,11 +191,7 @@ class OperatorLinear(OperatorLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Float32 [..., C] -> [..., OC]."""
-        y: Tensor = torch.ops.modiff.linear(
-            x, self.step, self.lattice, self.accumulator, self.history, self.counters,
-            self.weight, self.residual_weight, self.scale, self.bias, self.table,
-            self.inverse_step, self.lattice_bits, self.direct,
-        )  # fmt: skip
+        y: Tensor = torch.ops.modiff.linear(x, None, *self._operands(), *NO_PROLOGUE, *NO_EPILOGUE)
         return y
 
 

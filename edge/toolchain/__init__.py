@@ -67,6 +67,7 @@ def build_engine(
     progress: Progress | None = None,
     *,
     sanitize: bool = False,
+    symbols: bool = False,
 ) -> EngineBuild:
     """Builds the engine, or takes it from the cache when sources, flags, compiler and runtime are the same.
 
@@ -75,6 +76,7 @@ def build_engine(
         cache_dir: where builds and the runtime are kept; the user's cache folder by default.
         progress: called with (done, of, what) as files are compiled.
         sanitize: with the address and undefined-behaviour sanitizers; for tests on this machine.
+        symbols: with the names of functions, for those who measure; the code is the same.
 
     Raises:
         ToolchainError: no compiler, no runtime, or a source that does not compile.
@@ -82,7 +84,7 @@ def build_engine(
     cache = cache_dir or cache_folder()
     resolved = resolve_target(target)
     runtime = find_runtime(resolved.arch, cache)
-    work = Compilation(resolved, engine_units(resolved.arch), runtime, sanitize=sanitize)
+    work = Compilation(resolved, engine_units(resolved.arch), runtime, sanitize=sanitize, symbols=symbols)
     folder = _cached(cache, work, ENGINE_NAME, progress, runtime)
     libraries = tuple(EngineFile(folder / name, "library", executable=False) for name in LIBRARIES)
     engine = EngineFile(folder / ENGINE_NAME, "engine", executable=True)

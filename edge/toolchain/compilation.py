@@ -38,7 +38,7 @@ COMMON_FLAGS = (
     "-DC10_USING_CUSTOM_GENERATED_MACROS",
     f'-DMODIFF_EXECUTORCH_VERSION="{EXECUTORCH_VERSION}"',
 )
-_SANITIZER_FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-fno-omit-frame-pointer")
+_SANITIZER_FLAGS = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-fno-omit-frame-pointer")
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,14 @@ class Compilation:
         units: the files.
         runtime: ExecuTorch, or None for programs without it.
         sanitize: with sanitizers, and slower.
+        symbols: keep the names of functions, which take no part in the run.
     """
 
     target: Target
     units: tuple[Unit, ...]
     runtime: Runtime | None
     sanitize: bool
+    symbols: bool = False
 
     def stable_command(self, unit: Unit) -> list[str]:
         """The compile command without this machine's paths: what a cache may depend on."""
@@ -80,7 +82,8 @@ class Compilation:
     def stable_link_command(self) -> list[str]:
         """The link command without this machine's paths."""
         # The C++ runtime goes into the engine: a board's own may be older than the compiler's.
-        runtime = _SANITIZER_FLAGS if self.sanitize else ("-static-libstdc++", "-static-libgcc", "-s")
+        strip = () if self.symbols else ("-s",)
+        runtime = _SANITIZER_FLAGS if self.sanitize else ("-static-libstdc++", "-static-libgcc", *strip)
         libraries = [f"-l:{name}" for name in LIBRARIES] if self.runtime else []
         return [self.target.compiler, *runtime, "-Wl,-rpath,$ORIGIN", "-Wl,--no-as-needed", *libraries]
 

@@ -48,7 +48,7 @@ def find_runtime(arch: str, cache: Path) -> Runtime:
     Raises:
         ToolchainError: the wheel is missing, of another version, or incomplete.
     """
-    root = _installed_root() if arch == native_arch() else _downloaded_root(arch, cache)
+    root = installed_root() if arch == native_arch() else _downloaded_root(arch, cache)
     missing = [name for name in LIBRARIES if not (root / "lib" / name).is_file()]
     if missing:
         raise ToolchainError(
@@ -68,7 +68,12 @@ def native_arch() -> str:
     return {"arm64": "aarch64", "AMD64": "x86_64"}.get(machine, machine)
 
 
-def _installed_root() -> Path:
+def installed_root() -> Path:
+    """The folder of the installed ``executorch``: this machine's libraries and headers.
+
+    Raises:
+        ToolchainError: it is missing, of another version, or incomplete.
+    """
     mend = f"pip install executorch=={EXECUTORCH_VERSION}"
     try:
         version = importlib.metadata.version("executorch")
@@ -88,7 +93,7 @@ def _downloaded_root(arch: str, cache: Path) -> Path:
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetching-") as scratch:
-            wheel = _download_wheel(arch, Path(scratch))
+            wheel = download_wheel(arch, Path(scratch))
             unpacked = Path(scratch) / "unpacked"
             _unpack(wheel, unpacked)
             try:
@@ -100,7 +105,12 @@ def _downloaded_root(arch: str, cache: Path) -> Path:
     return folder / "executorch"
 
 
-def _download_wheel(arch: str, folder: Path) -> Path:
+def download_wheel(arch: str, folder: Path) -> Path:
+    """Fetches the wheel for ``arch`` into ``folder``.
+
+    Raises:
+        ToolchainError: there is none, or the download failed.
+    """
     if arch not in _WHEEL_PLATFORM:
         raise ToolchainError(f"there is no ExecuTorch wheel for {arch}", mend=f"known: {', '.join(_WHEEL_PLATFORM)}")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]

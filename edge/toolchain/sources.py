@@ -13,7 +13,8 @@ ENGINE_ROOT = Path(__file__).resolve().parent.parent / "engine"
 _ISA_FLAGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "neon": ("aarch64", ()),
     "dotprod": ("aarch64", ("-march=armv8.2-a+dotprod",)),
-    "avx2": ("x86_64", ("-mavx2",)),
+    "i8mm": ("aarch64", ("-march=armv8.2-a+dotprod+i8mm",)),
+    "avx2": ("x86_64", ("-mavx2", "-mfma")),
 }
 """Suffix of a kernel's file name: the architecture it is for, and the flags it needs beyond the baseline."""
 

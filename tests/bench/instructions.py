@@ -18,8 +18,9 @@ from boards.errors import KitError
 from edge.cache import cache_folder, sources_key
 
 PLUGIN = Path(__file__).parent / "plugin"
-EMULATOR = "qemu-aarch64"
 SYSROOT = "/usr/aarch64-linux-gnu"  # Debian: libc6-arm64-cross
+X86 = "x86_64"
+"""In place of a core's name: this machine's architecture, emulated. Its instructions are counted, not classified."""
 MAC_CLASSES = ("sdot", "smmla", "smull", "fmla", "fmla16")
 
 
@@ -125,12 +126,13 @@ class Counter:
     """One counted run: start the program with ``prefix`` before its command, then ``read`` what it executed."""
 
     def __init__(self, cpu: str, output: Path, mark: Mark | None = None) -> None:
-        if shutil.which(EMULATOR) is None:
-            raise BenchError(f"{EMULATOR} is not installed", mend="sudo apt install qemu-user")
+        emulator = ("qemu-x86_64", "-cpu", "max") if cpu == X86 else ("qemu-aarch64", "-cpu", cpu, "-L", SYSROOT)
+        if shutil.which(emulator[0]) is None:
+            raise BenchError(f"{emulator[0]} is not installed", mend="sudo apt install qemu-user")
         self._output = output
         marked = f",mark={mark}" if mark else ""
         plugin = f"{build_plugin()},out={output}{marked}"
-        self.prefix = (EMULATOR, "-cpu", cpu, "-L", SYSROOT, "-plugin", plugin)
+        self.prefix = (*emulator, "-plugin", plugin)
 
     def read(self) -> Recording:
         """What the run that has ended executed.

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+
+def quiet() -> None:
+    """Silences what PyTorch and its companions log about optional parts of themselves."""
+    warnings.simplefilter("ignore")
+    for name in ("torchao", "torch.utils._pytree", "diffusers", "torch.export", "executorch"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def say(text: str) -> None:

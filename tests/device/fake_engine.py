@@ -164,8 +164,10 @@ def read(count: int) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name, kind in (("program", str), ("program-id", str), ("slots", int), ("state-budget", int), ("isa", str)):
-        parser.add_argument(f"--{name}", type=kind)
+    for name in ("program", "program-id", "isa"):
+        parser.add_argument(f"--{name}")
+    for name in ("slots", "state-budget", "threads"):
+        parser.add_argument(f"--{name}", type=int)
     toy = Toy(parser.parse_args())
     sys.stderr.write("toy engine up\nI 00:00:00.078974 executorch:cpuinfo_utils.cpp:71] Reading file /sys/x\n\n")
     sys.stderr.flush()

@@ -7,7 +7,7 @@ import functools
 import shutil
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ import torch
 
 from calib.lattice import IntegerOperator, Kind, LayerArithmetic, Operator, StepCounts, fresh_state, run_step
 from calib.plan import LayerPlan, Mode, PlanRow
+from edge.calls import Activation, Norm
 from edge.packing import WeightShape, pack
 
 if TYPE_CHECKING:
@@ -25,7 +26,25 @@ needs_emulator = pytest.mark.skipif(
     reason="qemu-user and g++-aarch64-linux-gnu are not installed",
 )
 
-LAYER, NOISE, CHECKSUM, ANOMALIES, ACTIVATIONS = 1, 2, 3, 4, 5
+LAYER, NOISE, CHECKSUM, ANOMALIES, ACTIVATIONS, NORMALIZE, ATTENTION, REUSE = range(1, 9)
+
+
+@dataclass(frozen=True)
+class Around:
+    """Prologue and epilogue of a layer; vectors are float32 [N or 1, channels]."""
+
+    upsample: int = 1
+    skip_channels: int = 0
+    norm: Norm = Norm.NONE
+    norm_groups: int = 1
+    norm_eps: float = 1e-5
+    norm_weight: torch.Tensor | None = None
+    norm_bias: torch.Tensor | None = None
+    activation: Activation = Activation.NONE
+    shift: torch.Tensor | None = None
+    out_activation: Activation = Activation.NONE
+    gate: torch.Tensor | None = None
+    adds: tuple[torch.Tensor, ...] | None = None  # channels last, one a run
 
 
 @dataclass(frozen=True)
@@ -39,15 +58,18 @@ class LayerCase:
     inverse_step: torch.Tensor
     lattice_bits: int
     plan: LayerPlan
-    inputs: tuple[tuple[int, torch.Tensor], ...]  # (step, x)
+    inputs: tuple[tuple[int, torch.Tensor], ...]  # (step, x before upsampling)
+    around: Around = Around()
 
     @functools.cached_property
     def geometry(self) -> list[int]:
-        """Batch, C, H, W, OC, OH, OW, KH, KW."""
-        x = self.inputs[0][1]
+        """Batch, C, H, W, OC, OH, OW, KH, KW; H and W after upsampling."""
+        x = upsampled(self.inputs[0][1], self.around.upsample)
         if self.operator.kind is Kind.LINEAR:
             positions = x.numel() // x.shape[-1]
-            return [1, x.shape[-1], 1, positions, self.weights[0].shape[0], 1, positions, 1, 1]
+            images = x.shape[0] if x.dim() == 3 else 1
+            width = positions // images
+            return [images, x.shape[-1], 1, width, self.weights[0].shape[0], 1, width, 1, 1]
         out = self.operator(torch.zeros(x.shape), self.weights[0].to(torch.float32))
         return [*x.shape, *out.shape[1:], *self.weights[0].shape[2:]]
 
@@ -96,16 +118,19 @@ def random_case(seed: int, *, largest: int = 9) -> LayerCase:
     return LayerCase(operator, weights, scale, bias, inverse, lattice_bits, plan, tuple(inputs))
 
 
-def long_case(steps: int) -> LayerCase:
-    """A linear layer over many steps, one pass each, anchored by two."""
+def long_case(kind: Kind, steps: int) -> LayerCase:
+    """A layer over many steps, one pass each, anchored by two."""
     rng = np.random.default_rng(11)
-    weight = torch.from_numpy(rng.integers(-127, 128, (16, 24), dtype=np.int8))
+    linear = kind is Kind.LINEAR
+    weight_shape, shape = ((16, 24), (1, 3, 24)) if linear else ((18, 5, 3, 3), (1, 5, 7, 6))
+    operator = Operator(kind) if linear else Operator(kind, (2, 1), (1, 1))
+    weight = torch.from_numpy(rng.integers(-127, 128, weight_shape, dtype=np.int8))
     rows = tuple(PlanRow((step % 4,)) for step in range(steps))
     plan = LayerPlan(Mode.DELTA, rows, PlanRow((5, 0)))
-    x = np.cumsum(rng.normal(scale=0.05, size=(steps, 3, 24)), axis=0).astype(np.float32)
+    x = np.cumsum(rng.normal(scale=0.05, size=(steps, *shape)), axis=0).astype(np.float32)
     inputs = tuple((step, torch.from_numpy(x[step])) for step in range(steps))
-    one = torch.ones(1, 16)
-    return LayerCase(Operator(Kind.LINEAR), (weight,), one, one[0], torch.tensor(500.0), 13, plan, inputs)
+    one = torch.ones(1, weight_shape[0])
+    return LayerCase(operator, (weight,), one, one[0], torch.tensor(500.0), 13, plan, inputs)
 
 
 def _random_operator(rng: np.random.Generator, largest: int) -> tuple[Operator, tuple[int, ...], tuple[int, ...]]:
@@ -152,28 +177,36 @@ def _spoil(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
     return x
 
 
-def reference(case: LayerCase) -> Outcome:
-    """What ``calib.lattice`` says."""
-    layer = case.arithmetic
-    state = fresh_state(layer, case.inputs[0][1])
+def upsampled(x: torch.Tensor, times: int) -> torch.Tensor:
+    """[N, C, H, W] with every pixel ``times`` times in each direction."""
+    return x if times == 1 else x.repeat_interleave(times, 2).repeat_interleave(times, 3)
+
+
+def reference(case: LayerCase, features: FloatProgram | None = None) -> Outcome:
+    """What ``calib.lattice`` says, between the float parts that ``features`` computes."""
+    layer, around = case.arithmetic, case.around
+    state = None
     outputs, statistics = [], []
     direct = case.plan.mode is Mode.DIRECT
-    for step, x in case.inputs:
+    for index, (step, x) in enumerate(case.inputs):
         counts = StepCounts()
-        if direct:
-            state = fresh_state(layer, x)
-            row = case.plan.rows[step]
-        else:
-            row = case.plan.anchor if state.refreshes == 0 else case.plan.rows[step]
-        outputs.append(run_step(layer, state, x, row=row, step=step, counts=counts).numpy())
+        u = upsampled(x if features is None else features.prologue(case, x), around.upsample)
+        if state is None or direct:
+            state = fresh_state(layer, u)
+        row = case.plan.anchor if state.refreshes == 0 and not direct else case.plan.rows[step]
+        y = _channels_last(case.operator, run_step(layer, state, u, row=row, step=step, counts=counts))
+        outputs.append(y if features is None else features.epilogue(case, y, index))
         statistics.append((counts.passes, counts.residual_passes, counts.saturated))
+    assert state is not None
     if direct:
         empty = np.zeros(0)
         return Outcome(outputs, statistics, empty, empty, [0, 0, 0])
+    every = slice(None, None, around.upsample)
+    lattice = [plane[..., every, every] if around.upsample > 1 else plane for plane in state.lattice]
     return Outcome(
         outputs,
         statistics,
-        np.stack([_channels_last(case.operator, plane) for plane in state.lattice]),
+        np.stack([_channels_last(case.operator, plane) for plane in lattice]),
         np.stack([_channels_last(case.operator, plane) for plane in state.accumulator]),
         [state.refreshes, state.last_step, state.previous_step],
     )
@@ -183,25 +216,32 @@ def _channels_last(operator: Operator, values: torch.Tensor) -> np.ndarray:
     return (values if operator.kind is Kind.LINEAR else values.permute(0, 2, 3, 1)).contiguous().numpy()
 
 
-def encode(case: LayerCase) -> bytes:
+def encode(case: LayerCase, threads: int = 1) -> bytes:
     """The case as the self-test program reads it."""
-    geometry = case.geometry
-    operator = case.operator
-    conv = operator.kind is not Kind.LINEAR
+    geometry, operator, around = case.geometry, case.operator, case.around
+    vectors = (around.norm_weight, around.norm_bias, around.shift, around.gate)
+    weight_rows, bias_rows, shift_rows, gate_rows = (0 if v is None else v.shape[0] for v in vectors)
     header = [
-        int(conv), *geometry, *operator.stride, *operator.padding, *operator.dilation, operator.groups,
+        *geometry, *operator.stride, *operator.padding, *operator.dilation, operator.groups,
         int(operator.kind is Kind.TRANSPOSED), len(case.weights), case.lattice_bits,
         int(case.plan.mode is Mode.DIRECT), int(case.plan.extrapolates and case.plan.mode is Mode.DELTA),
-        len(case.plan.rows), len(case.inputs),
+        len(case.plan.rows), len(case.inputs), threads,
+        around.upsample, around.skip_channels, int(around.norm), around.norm_groups, weight_rows, bias_rows,
+        int(around.activation), shift_rows, int(around.out_activation), gate_rows, int(around.adds is not None),
     ]  # fmt: skip
     kernel = (geometry[7], geometry[8])
     shape = WeightShape(geometry[4], geometry[1], kernel, operator.groups, operator.kind is Kind.TRANSPOSED)
     parts = [np.uint32(LAYER).tobytes(), np.array(header, np.int64).tobytes()]
-    parts.append(np.float64(case.inverse_step.item()).tobytes())
+    parts.append(np.array([case.inverse_step.item(), around.norm_eps]).tobytes())
     parts += [pack(weight.reshape(shape.torch_shape), shape).numpy().tobytes() for weight in case.weights]
     parts += [case.scale.numpy().tobytes(), case.bias.numpy().tobytes(), case.plan.table().tobytes()]
-    for step, x in case.inputs:
-        parts += [np.int64(step).tobytes(), x.numpy().tobytes()]
+    parts += [vector.numpy().tobytes() for vector in vectors if vector is not None]
+    for index, (step, x) in enumerate(case.inputs):
+        values = x if operator.kind is Kind.LINEAR else x.permute(0, 2, 3, 1)
+        split = values.shape[-1] - around.skip_channels
+        parts.append(np.int64(step).tobytes())
+        parts += [part.contiguous().numpy().tobytes() for part in (values[..., :split], values[..., split:])]
+        parts.append(b"" if around.adds is None else around.adds[index].numpy().tobytes())
     return b"".join(parts)
 
 
@@ -223,17 +263,16 @@ class Answer:
 
 def decode(case: LayerCase, answer: Answer) -> Outcome:
     """The kernels' outcome of a case."""
-    geometry = case.geometry
-    batch, channels, height, width, out_channels, out_height, out_width = geometry[:7]
-    inputs, outputs = batch * channels * height * width, batch * out_channels * out_height * out_width
-    shape = _output_shape(case, geometry)
+    batch, channels, height, width, out_channels, out_height, out_width = case.geometry[:7]
+    inputs = batch * channels * height * width // case.around.upsample**2
+    outputs = batch * out_channels * out_height * out_width
     outcome = Outcome([], [], np.zeros(0), np.zeros(0), [])
     for _ in case.inputs:
         assert answer.take("<u4", 1)[0] == 0
         passes, residual, macs, saturated = (int(value) for value in answer.take("<u8", 4))
         assert (macs > 0) == (passes + residual > 0)
         outcome.statistics.append((passes, residual, saturated))
-        outcome.outputs.append(answer.take("<f4", outputs).reshape(shape))
+        outcome.outputs.append(answer.take("<f4", outputs))
     planes = len(case.weights)
     if case.plan.mode is Mode.DELTA:
         outcome.lattice = answer.take("<i2", planes * inputs)
@@ -244,11 +283,101 @@ def decode(case: LayerCase, answer: Answer) -> Outcome:
     return outcome
 
 
-def _output_shape(case: LayerCase, geometry: list[int]) -> tuple[int, ...]:
-    batch, _, _, _, out_channels, out_height, out_width = geometry[:7]
-    if case.operator.kind is Kind.LINEAR:
-        return (*case.inputs[0][1].shape[:-1], out_channels)
-    return (batch, out_channels, out_height, out_width)
+class FloatProgram:
+    """The float parts around a layer, computed by a self-test program that answers case by case.
+
+    Args:
+        command: of the program, with the instruction set that is taken as the reference.
+    """
+
+    def __init__(self, command: list[str]) -> None:
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=60)
+
+    def prologue(self, case: LayerCase, x: torch.Tensor) -> torch.Tensor:
+        """``activation(norm(x))`` in the layout of ``x``, before upsampling."""
+        around, conv = case.around, case.operator.kind is not Kind.LINEAR
+        values = x.permute(0, 2, 3, 1).contiguous() if conv else x
+        y = torch.from_numpy(self.normalize(values.numpy(), around).copy()).reshape(values.shape)
+        return y.permute(0, 3, 1, 2).contiguous() if conv else y
+
+    def epilogue(self, case: LayerCase, y: np.ndarray, index: int) -> np.ndarray:
+        """What the layer makes of its accumulators' ``y`` in run ``index``, channels last."""
+        around, rows = case.around, y.reshape(case.geometry[0], -1, y.shape[-1])
+        if around.shift is not None:
+            rows = rows + around.shift.numpy()[:, None]
+        if around.out_activation is not Activation.NONE:
+            rows = self.normalize(rows, Around(activation=around.out_activation)).reshape(rows.shape)
+        if around.gate is not None:
+            rows = rows * around.gate.numpy()[:, None]
+        return rows if around.adds is None else rows + around.adds[index].numpy().reshape(rows.shape)
+
+    def normalize(self, values: np.ndarray, around: Around) -> np.ndarray:
+        """The prologue of [N, ..., C]."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(normalize_request(values, around))
+        self._process.stdin.flush()
+        return np.frombuffer(self._process.stdout.read(values.nbytes), np.float32)
+
+
+def normalize_request(values: np.ndarray, around: Around) -> bytes:
+    """A normalize case for [N, ..., C] that holds x and skip, without upsampling."""
+    images, channels = values.shape[0] if values.ndim > 2 else 1, values.shape[-1]
+    positions = values.size // channels // images
+    vectors = [vector for vector in (around.norm_weight, around.norm_bias) if vector is not None]
+    rows = [0 if vector is None else vector.shape[0] for vector in (around.norm_weight, around.norm_bias)]
+    split = channels - around.skip_channels
+    header = [images, 1, positions, split, around.skip_channels, 1, around.norm, around.norm_groups, *rows]
+    parts = [np.uint32(NORMALIZE).tobytes(), np.array([*header, around.activation], np.int64).tobytes()]
+    parts += [np.float64(around.norm_eps).tobytes(), *(vector.numpy().tobytes() for vector in vectors)]
+    parts += [np.ascontiguousarray(part).tobytes() for part in (values[..., :split], values[..., split:])]
+    return b"".join(parts)
+
+
+def surrounded(case: LayerCase, seed: int) -> LayerCase:
+    """The case with a random prologue and epilogue."""
+    rng = np.random.default_rng(seed)
+    linear = case.operator.kind is Kind.LINEAR
+    channels = case.geometry[1]
+    images = case.geometry[0]
+
+    def vector(size: int) -> torch.Tensor | None:
+        rows = int(rng.choice([0, 1, images]))
+        return torch.from_numpy(rng.normal(size=(rows, size)).astype(np.float32)) if rows else None
+
+    upsample = 1 if linear else int(rng.integers(1, 3))
+    groups = int(rng.choice([d for d in range(1, channels + 1) if channels % d == 0]))
+    around = Around(
+        upsample,
+        int(rng.integers(0, channels)),
+        Norm(int(rng.integers(0, 4))),
+        groups,
+        1e-5,
+        vector(channels),
+        vector(channels),
+        Activation(int(rng.integers(0, 5))),
+    )
+    case = dataclasses.replace(case, around=around)
+    batch, _, _, _, out_channels, height, width = case.geometry[:7]
+    adds = tuple(
+        torch.from_numpy(rng.normal(size=(batch, height, width, out_channels)).astype(np.float32)) for _ in case.inputs
+    )
+    return dataclasses.replace(
+        case,
+        around=dataclasses.replace(
+            around,
+            shift=vector(out_channels),
+            out_activation=Activation(int(rng.integers(0, 5))),
+            gate=vector(out_channels),
+            adds=adds if rng.random() < 0.5 else None,
+        ),
+    )
 
 
 def run_program(command: list[str], stdin: bytes) -> Answer:
@@ -265,7 +394,7 @@ def assert_equal(expected: Outcome, actual: Outcome) -> None:
     np.testing.assert_array_equal(expected.lattice.reshape(-1), actual.lattice)
     np.testing.assert_array_equal(expected.accumulator.reshape(-1), actual.accumulator)
     for mine, theirs in zip(expected.outputs, actual.outputs, strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+        np.testing.assert_array_equal(mine.reshape(-1), theirs)
 
 
 def without_history(case: LayerCase) -> LayerCase:

@@ -15,15 +15,7 @@ from edge.toolchain import build_selftest
 
 Cases = list[tuple[selftest.LayerCase, selftest.Outcome]]
 
-CASES = 150
-
-
-@pytest.fixture(scope="module")
-def cases() -> Cases:
-    torch.set_num_threads(1)
-    drawn = [selftest.random_case(seed) for seed in range(CASES)]
-    drawn += [selftest.without_history(case) for case in drawn[:10]]
-    return [(case, selftest.reference(case)) for case in drawn]
+CASES = 120
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +24,23 @@ def native() -> str:
 
 
 @pytest.fixture(scope="module")
+def cases(native: str) -> Cases:
+    torch.set_num_threads(1)
+    drawn = [selftest.random_case(seed) for seed in range(CASES)]
+    drawn += [selftest.without_history(case) for case in drawn[:10]]
+    plain = [(case, selftest.reference(case)) for case in drawn]
+    with selftest.FloatProgram([native, "portable"]) as features:
+        around = [selftest.surrounded(selftest.random_case(seed), seed) for seed in range(CASES, 2 * CASES)]
+        return plain + [(case, selftest.reference(case, features)) for case in around]
+
+
+@pytest.fixture(scope="module")
 def aarch64() -> Path:
     return build_selftest("aarch64")
 
 
-def check(command: list[str], cases: Cases) -> None:
-    answer = selftest.run_program(command, b"".join(selftest.encode(case) for case, _ in cases))
+def check(command: list[str], cases: Cases, threads: int = 1) -> None:
+    answer = selftest.run_program(command, b"".join(selftest.encode(case, threads) for case, _ in cases))
     for case, expected in cases:
         selftest.assert_equal(expected, selftest.decode(case, answer))
     assert answer.finished()
@@ -65,7 +68,13 @@ def test_native_kernels_stay_within_their_memory(cases: Cases, isa: str) -> None
 @selftest.needs_emulator
 @pytest.mark.parametrize(
     ("cpu", "isa"),
-    [("cortex-a76", "dotprod"), ("cortex-a76", "neon"), ("cortex-a76", "portable"), ("cortex-a72", "auto")],
+    [
+        ("cortex-a76", "dotprod"),
+        ("cortex-a76", "neon"),
+        ("cortex-a76", "portable"),
+        ("cortex-a72", "auto"),
+        ("max", "i8mm"),
+    ],
 )
 def test_emulated_kernels_equal_the_reference(aarch64: Path, cases: Cases, cpu: str, isa: str) -> None:
     check([*selftest.emulated(aarch64, cpu), isa], cases)
@@ -85,14 +94,26 @@ def test_a_wrong_integer_is_noticed(native: str, cases: Cases) -> None:
         selftest.assert_equal(expected, actual)
 
 
-def test_a_thousand_steps_leave_no_drift(native: str) -> None:
-    """I2: O == W (*) A after 1,000 steps; the reference's own outcome says the same."""
-    case = selftest.long_case(steps=1000)
+@pytest.mark.parametrize("threads", [2, 5])
+def test_the_thread_count_changes_nothing(native: str, cases: Cases, threads: int) -> None:
+    check([native, "auto"], cases[::4], threads)
+
+
+@pytest.mark.parametrize("kind", [selftest.Kind.LINEAR, selftest.Kind.CONV])
+def test_a_thousand_steps_leave_no_drift(native: str, kind: selftest.Kind) -> None:
+    """I2: O == W (*) A after 1,000 steps, by an integer product of its own."""
+    case = selftest.long_case(kind, steps=1000)
     answer = selftest.run_program([native, "auto"], selftest.encode(case))
     outcome = selftest.decode(case, answer)
-    weight = case.weights[0].numpy().astype(np.int64)
-    positions = outcome.lattice.reshape(-1, weight.shape[1]).astype(np.int64)
-    np.testing.assert_array_equal(outcome.accumulator.reshape(-1, weight.shape[0]), positions @ weight.T)
+    batch, channels, height, width = case.geometry[:4]
+    lattice = torch.from_numpy(outcome.lattice.reshape(batch, height, width, channels).astype(np.float64))
+    if kind is selftest.Kind.CONV:
+        lattice = lattice.permute(0, 3, 1, 2)
+    expected = case.operator(lattice, case.weights[0].double())  # exact: far below 2^53
+    if kind is selftest.Kind.CONV:
+        expected = expected.permute(0, 2, 3, 1)
+    np.testing.assert_array_equal(outcome.accumulator, expected.reshape(-1).numpy())
+    assert np.abs(outcome.lattice).max() > 100
 
 
 @pytest.mark.parametrize("seed", [0, 1, 7, 2**64 - 1])

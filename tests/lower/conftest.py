@@ -17,7 +17,7 @@ from calib.plan import LayerPlan, Mode, Plan, PlanRow
 from calib.samplers import Sampler, build_sampler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 TINY_STEPS = 6
@@ -76,11 +76,25 @@ class Case:
     sampler: Sampler
 
 
-def make_case(model: PretrainedModel, sampler_name: str, steps: int, residual_every: int | None = 3) -> Case:
-    """Calibrates on two seeds, then puts the mixed plan in the uniform one's place."""
+def precise_plan(plan: Plan) -> Plan:
+    """The mixed plan with the anchor's passes wherever there is one: states follow their inputs to a lattice step."""
+    every = {
+        name: LayerPlan(layer.mode, (layer.anchor,) * plan.steps, layer.anchor) for name, layer in plan.layers.items()
+    }
+    return mixed_plan(Plan(plan.steps, every))
+
+
+def make_case(
+    model: PretrainedModel,
+    sampler_name: str,
+    steps: int,
+    residual_every: int | None = 3,
+    change: Callable[[Plan], Plan] = mixed_plan,
+) -> Case:
+    """Calibrates on two seeds, then puts another plan in the uniform one's place."""
     sampler = build_sampler(sampler_name, steps, model.schedule)
     calibration = calibrate(model, sampler, CalibrationConfig(seeds=2, batch=2, residual_every=residual_every))
-    mixed = dataclasses.replace(calibration, plan=mixed_plan(calibration.plan))
+    mixed = dataclasses.replace(calibration, plan=change(calibration.plan))
     return Case(model, modulate(model.denoiser, mixed), sampler)
 
 

@@ -79,42 +79,6 @@ def test_program_equals_the_modulated_model_to_the_bit(odd: Lowered, tiny: Lower
                 assert torch.equal(ours, channels_last), name
 
 
-class Recorder(torch.fx.Interpreter):
-    """Runs the exported graph and keeps (layer, input, output) of every call of our operators."""
-
-    def __init__(self, module: torch.fx.GraphModule) -> None:
-        super().__init__(module, garbage_collect_values=False)
-        self.calls: list[tuple[str, torch.Tensor, torch.Tensor]] = []
-
-    def run_node(self, n: torch.fx.Node) -> object:
-        result = super().run_node(n)
-        if n.op == "call_function" and getattr(n.target, "namespace", "") == "modiff":
-            layer = str(n.args[2].target).removeprefix("denoiser.").removesuffix(".lattice")
-            self.calls.append((layer, self.env[n.args[0]].clone(), result.clone()))
-        return result
-
-
-@torch.no_grad()
-def test_exported_operators_give_the_oracles_bits(tiny: Lowered, odd: Lowered) -> None:
-    for lowered in (tiny, odd):
-        case, x = lowered.case, first_sample(lowered.case)
-        module = lowered.exported.module(check_guards=False)
-        expected = sample(case.modulated, case.sampler, x)
-        case.modulated.reset()
-        lowered.program.reset()
-        for i in range(case.sampler.steps):
-            recorder = Recorder(module)
-            x = recorder.run(x, torch.tensor([i]), torch.tensor([int(i == 0)]))
-            case.modulated.set_step(i)
-            assert {name for name, _, _ in recorder.calls} == set(case.modulated.layers)
-            for name, given, result in recorder.calls:
-                layer = case.modulated.layers[name]
-                unlifted = (given.squeeze(2), result.squeeze(2)) if layer.spatial == 1 else (given, result)
-                assert torch.equal(layer(unlifted[0]), unlifted[1]), (name, i)
-        error = (x - expected).square().mean()
-        assert float(error) <= 1e-3 * float(expected.square().mean()), "floats are rounded otherwise, no more"
-
-
 def test_odd_layers_leave_the_same_image_to_the_bit(odd: Lowered) -> None:
     x = first_sample(odd.case)
     module = odd.exported.module(check_guards=False)
@@ -134,7 +98,10 @@ def test_time_embedding_is_a_table(tiny: Lowered) -> None:
 def test_memory_is_as_predicted(tiny: Lowered, odd: Lowered) -> None:
     for lowered in (tiny, odd):
         states = lowered.program.state_bytes().values()
-        assert lowered.result.state_bytes == sum(-(-size // ALIGNMENT) * ALIGNMENT for size in states)
+        planned = sum(-(-size // ALIGNMENT) * ALIGNMENT for size in states)
+        upsampled = lowered is tiny  # its lattice is kept before upsampling
+        assert (lowered.result.state_bytes < planned) is upsampled
+        assert lowered.result.state_bytes <= planned
         assert 0 < lowered.result.activation_bytes < 1 << 20
         weights = sum(layer.weight.numel() for layer in lowered.program.operator_layers().values())
         assert lowered.result.program_bytes > weights
@@ -145,6 +112,8 @@ def test_program_is_named_by_its_bytes_and_lowering_repeats(odd: Lowered) -> Non
     assert result.data[4:8] == b"ET12", "ExecuTorch's file identifier"
     assert result.sha256 == hashlib.sha256(result.data).hexdigest()
     assert {"modiff::conv2d.out", "modiff::linear.out"} <= set(result.operators)
+    assert sum(result.counts.values()) == result.calls
+    assert not result.exact, "a convolution with circular padding stays ExecuTorch's"
     again = lower(odd.case.modulated, odd.case.sampler, odd.case.model.sample_shape)
     assert again == result
 

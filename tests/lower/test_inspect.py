@@ -15,7 +15,7 @@ from calib import lattice
 from calib.plan import LayerPlan, Mode, PlanRow
 from edge.errors import LoweringError
 from edge.lower.inspect import MethodReport, check_operators, check_states, inspect_method, runtime_operators
-from edge.lower.layers import OperatorLinear, StepHolder
+from edge.lower.layers import NO_EPILOGUE, NO_PROLOGUE, OperatorLinear, StepHolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,8 +60,9 @@ def report_of(call: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> tuple[
 
 def call_operator(layer: OperatorLinear, x: torch.Tensor, lattice_state: torch.Tensor) -> torch.Tensor:
     y: torch.Tensor = torch.ops.modiff.linear(
-        x, layer.step, lattice_state, layer.accumulator, layer.history, layer.counters,
+        x, None, layer.step, lattice_state, layer.accumulator, layer.history, layer.counters,
         layer.weight, layer.residual_weight, layer.scale, layer.bias, layer.table, 1.0, 13, False,
+        *NO_PROLOGUE, *NO_EPILOGUE,
     )  # fmt: skip
     return y
 
@@ -77,6 +78,7 @@ def test_states_in_place_pass(good: tuple[MethodReport, dict[str, int]]) -> None
     check_operators(report)
     assert report.operators == ("modiff::linear.out",)
     assert [len(call.states) for call in report.calls] == [4, 4]
+    assert report.counts == {"modiff::linear.out": 2}
     assert report.state_bytes == 2 * (32 + 48 + 16 + 16)
 
 

@@ -11,56 +11,62 @@
 namespace modiff {
 namespace {
 
-constexpr KernelSet kPortable = {"portable", quantize_portable, conv_row_1x16_portable, dequantize_portable,
-                                 transpose_portable};
+struct Choice {
+  KernelSet kernels;
+  bool runs_here;
+};
 
+// From the plainest set to the best.
 #if defined(__aarch64__)
-
-constexpr KernelSet kNeon = {"neon", quantize_neon, conv_row_2x16_neon, dequantize_neon, transpose_4x4_neon};
-constexpr KernelSet kDotprod = {"dotprod", quantize_neon, conv_row_4x16_dotprod, dequantize_neon, transpose_4x4_neon};
 
 // Linux, arch/arm64/include/uapi/asm/hwcap.h.
 constexpr unsigned long kHwcapDotProduct = 1UL << 20;
+constexpr unsigned long kHwcap2I8mm = 1UL << 13;
 
-const KernelSet* best_kernels() {
-  return (getauxval(AT_HWCAP) & kHwcapDotProduct) != 0 ? &kDotprod : &kNeon;
-}
-
-const KernelSet* named_kernels(const char* isa) {
-  if (std::strcmp(isa, "neon") == 0) {
-    return &kNeon;
-  }
-  const bool wanted = std::strcmp(isa, "dotprod") == 0;
-  return wanted && best_kernels() == &kDotprod ? &kDotprod : nullptr;
+const Choice* choices(size_t* count) {
+  static const Choice all[] = {
+      {float_kernels_portable("portable", conv_1x16_portable), true},
+      {float_kernels_neon("neon", conv_2x16_neon), true},
+      {float_kernels_neon("dotprod", conv_6x16_dotprod), (getauxval(AT_HWCAP) & kHwcapDotProduct) != 0},
+      {float_kernels_neon("i8mm", conv_6x16_i8mm), (getauxval(AT_HWCAP2) & kHwcap2I8mm) != 0},
+  };
+  *count = sizeof(all) / sizeof(all[0]);
+  return all;
 }
 
 #elif defined(__x86_64__)
 
-constexpr KernelSet kAvx2 = {"avx2", quantize_portable, conv_row_4x16_avx2, dequantize_portable, transpose_portable};
-
-const KernelSet* best_kernels() {
-  return __builtin_cpu_supports("avx2") != 0 ? &kAvx2 : &kPortable;
-}
-
-const KernelSet* named_kernels(const char* isa) {
-  const bool wanted = std::strcmp(isa, "avx2") == 0;
-  return wanted && best_kernels() == &kAvx2 ? &kAvx2 : nullptr;
+const Choice* choices(size_t* count) {
+  static const Choice all[] = {
+      {float_kernels_portable("portable", conv_1x16_portable), true},
+      {float_kernels_avx2("avx2", conv_4x16_avx2),
+       __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0},
+  };
+  *count = sizeof(all) / sizeof(all[0]);
+  return all;
 }
 
 #else
 
-const KernelSet* best_kernels() { return &kPortable; }
-const KernelSet* named_kernels(const char*) { return nullptr; }
+const Choice* choices(size_t* count) {
+  static const Choice all[] = {{float_kernels_portable("portable", conv_1x16_portable), true}};
+  *count = 1;
+  return all;
+}
 
 #endif
 
 }  // namespace
 
 const KernelSet* find_kernels(const char* isa) {
-  if (std::strcmp(isa, "auto") == 0) {
-    return best_kernels();
+  size_t count = 0;
+  const Choice* all = choices(&count);
+  for (size_t i = count; i-- > 0;) {
+    if (all[i].runs_here && (std::strcmp(isa, "auto") == 0 || std::strcmp(isa, all[i].kernels.isa) == 0)) {
+      return &all[i].kernels;
+    }
   }
-  return std::strcmp(isa, "portable") == 0 ? &kPortable : named_kernels(isa);
+  return nullptr;
 }
 
 }  // namespace modiff

@@ -1,11 +1,15 @@
 // The kernels that differ from one instruction set to the next, behind one table of functions.
 //
 // Every set computes the same integers, and the same floats to the bit; only speed differs. Kernels know rows of
-// memory, nothing of layers, plans or ExecuTorch. No kernel is built with fused multiply-add.
+// memory, nothing of layers, plans or ExecuTorch. No kernel contracts a product and a sum on its own; where KERNELS.md
+// says fused, it is fused in all of them.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+
+#include "floats/activation_kind.h"
+#include "kernels/quantize_scalar.h"
 
 namespace modiff {
 
@@ -13,60 +17,120 @@ namespace modiff {
 constexpr int kOutputTile = 16;
 constexpr int kInputTile = 4;
 
-// One pass over `count` inputs: q = clamp(rne((x * inverse_step - A) * 2^-exponent)), A += q << exponent.
-struct QuantizePass {
-  float inverse_step;
-  int exponent;  // 0..15
-  int limit;     // |A| <= limit <= 32767 holds before and after
+// One output pixel of a convolution: where the codes under its first tap lie (bytes from the plane's start), and its
+// first channel in the accumulator and in every tensor of the output's shape (elements).
+struct ConvPixel {
+  ptrdiff_t input;
+  ptrdiff_t output;
 };
 
-struct QuantizeOutcome {
-  uint64_t saturated;  // elements that were clamped, or NaN
-  bool changed;        // whether any code is not zero
-};
-
-// One tap of a convolution over one output row: where its first pixel and its weights lie.
+// One tap: bytes from a pixel's input to the tap's, and bytes from the block's first weight to the tap's.
 struct Tap {
-  const int8_t* pixels;   // kInputTile * quads bytes a pixel
-  const int8_t* weights;  // [quads][kOutputTile][kInputTile]
+  ptrdiff_t pixels;
+  ptrdiff_t weights;
 };
 
-// A row of output pixels, one block of at most kOutputTile output channels:
-// out[p * out_stride + c] += (sum over taps and input channels of weight * pixel) << shift, modulo 2^32.
-struct ConvRow {
+// Some output pixels, one block of at most kOutputTile output channels:
+// accumulator[pixel.output + c] += (sum over taps and input channels of weight * code) << shift, modulo 2^32.
+struct ConvBlock {
+  const int8_t* plane;
+  const ConvPixel* pixels;
+  int pixel_count;
   const Tap* taps;
   int tap_count;
-  int pixels;
-  ptrdiff_t pixel_stride;  // bytes from one output pixel's input to the next one's
-  int quads;               // input channels / kInputTile
+  const int8_t* weights;  // of a tap: [quads][kOutputTile][kInputTile]
+  int quads;              // input channels / kInputTile, rounded up
   int shift;
-  int32_t* out;
-  ptrdiff_t out_stride;  // elements
-  int out_channels;      // 1..kOutputTile
+  int32_t* accumulator;  // of the block's first channel
+  int channels;          // 1..kOutputTile
 };
 
-// y = fl(fl(m0 * O0) [+ fl(m1 * O1)] + b) for `pixels` rows of `channels` values.
-struct DequantizeBlock {
+// From accumulators to outputs, for the pixels and channels of a ConvBlock. Each pointer to a tensor or vector is at the
+// block's first channel; those that may be nullptr say so.
+//   y = m0*O0 [+ m1*O1] + b;  y = y + share*(y - history);  y = y + shift;  y = activation(y);  y = y * gate;  y = y + add
+struct EpilogueBlock {
+  const ConvPixel* pixels;
+  int pixel_count;
+  int channels;  // 1..kOutputTile
   const int32_t* accumulator;
-  const int32_t* residual;  // nullptr without a residual plane
-  const float* scale;       // [channels]
+  const int32_t* residual;  // or nullptr: one plane
+  const float* scale;
   const float* residual_scale;
   const float* bias;
+  const float* history;  // or nullptr: no extrapolation
+  float share;
+  const float* shift;  // or nullptr
+  Activation activation;
+  const float* gate;  // or nullptr
+  const float* add;   // or nullptr
   float* out;
-  int pixels;
-  int channels;
 };
+
+// u = activation(factor[c] * (p * x + q) + offset[c]), fused products, for `pixels` rows of `channels` values.
+struct PrologueRows {
+  const float* x;
+  ptrdiff_t x_stride;  // elements from one pixel to the next
+  int64_t pixels;
+  int64_t channels;
+  const float* factor;        // [channels], or nullptr (with offset): 1 and 0
+  const float* offset;        // [channels]
+  const float* pixel_affine;  // [pixels][2] = p, q, or nullptr: 1 and 0; only with a factor
+  Activation activation;
+};
+
+// Where the codes of those rows go, and the lattice that they move.
+struct QuantizeRows {
+  int16_t* lattice;
+  ptrdiff_t lattice_stride;
+  int8_t* codes;
+  ptrdiff_t codes_stride;
+};
+
+// Sums over pixels, per channel: of x, or with `center` of (x - center[c])^2.
+struct ChannelSums {
+  const float* x;
+  ptrdiff_t x_stride;
+  int64_t pixels;
+  int64_t channels;
+  const float* center;  // [channels] or nullptr
+  float* sums;          // [channels]
+};
+
+// Some queries of one head: out = softmax(scale * q k^T) v.
+struct AttentionBlock {
+  const float* q;       // [queries] rows of `depth`, `stride` apart; v and out likewise
+  const float* turned;  // [key blocks][depth][kAttentionKeys]: the keys, transposed, zeros after the last
+  const float* v;
+  float* out;
+  ptrdiff_t q_stride;
+  ptrdiff_t kv_stride;
+  int queries;  // at most kAttentionQueries
+  int64_t keys;
+  int64_t depth;
+  float scale;
+  float* scratch;  // attention_scratch(depth) floats
+};
+constexpr int kAttentionQueries = 16;
+constexpr int kAttentionKeys = 64;
+size_t attention_scratch(int64_t depth);
 
 struct KernelSet {
   const char* isa;
-  QuantizeOutcome (*quantize)(const QuantizePass&, const float* x, int16_t* lattice, int8_t* codes, size_t count);
-  void (*conv_row)(const ConvRow&);
-  void (*dequantize)(const DequantizeBlock&);
-  // out[c * out_stride + r] = in[r * in_stride + c]
-  void (*transpose)(const float* in, ptrdiff_t in_stride, int rows, int columns, float* out, ptrdiff_t out_stride);
+  void (*conv)(const ConvBlock&);
+  void (*epilogue)(const EpilogueBlock&);
+  QuantizeOutcome (*quantize)(const PrologueRows&, const QuantizeRows&, const QuantizePass&);
+  void (*prologue)(const PrologueRows&, float* out, ptrdiff_t out_stride);
+  void (*channel_sums)(const ChannelSums&);
+  // p and q of each pixel for PrologueRows::pixel_affine: (x - mean) / sqrt(variance + eps), or without the mean.
+  void (*row_moments)(const float* x, int64_t pixels, int64_t channels, float eps, bool centered, float* pixel_affine);
+  void (*attention)(const AttentionBlock&);
+  void (*add)(const float* a, const float* b, size_t count, float* out);
+  void (*multiply)(const float* a, const float* b, size_t count, float* out);
+  // out = newest + share * (newest - older)
+  void (*extrapolate)(const float* newest, const float* older, float share, size_t count, float* out);
 };
 
-// The set for `isa` ("auto", "portable", "neon", "dotprod", "avx2"); nullptr when this CPU or build lacks it.
+// The set for `isa` ("auto", "portable", "neon", "dotprod", "i8mm", "avx2"); nullptr when this CPU or build lacks it.
 const KernelSet* find_kernels(const char* isa);
 
 }  // namespace modiff

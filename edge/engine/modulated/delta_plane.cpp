@@ -6,108 +6,149 @@
 namespace modiff {
 namespace {
 
-// Elements quantized at once: small enough for the first-level cache.
-constexpr int64_t kBlockElements = 4096;
-
-struct Padding {
-  int64_t left;
-  int64_t right;
+struct Border {
+  int64_t before;
+  int64_t after;
 };
 
-// Zero pixels that the taps reach beyond a row's ends.
-Padding row_padding(const Geometry& g) {
-  const int64_t reach = (g.kernel_width - 1) * g.dilation_width;
-  int64_t first = -g.padding_width;
-  int64_t last = (g.out_width - 1) * g.stride_width - g.padding_width + reach;
-  if (g.transposed) {
-    first = -((std::max<int64_t>(0, reach - g.padding_width) + g.stride_width - 1) / g.stride_width);
-    last = (g.out_width - 1 + g.padding_width) / g.stride_width;
+// Zero pixels that the taps reach beyond the ends of one axis.
+Border border(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation,
+              bool transposed) {
+  const int64_t reach = (kernel - 1) * dilation;
+  int64_t first = -padding;
+  int64_t last = (out - 1) * stride - padding + reach;
+  if (transposed) {
+    first = -((std::max<int64_t>(0, reach - padding) + stride - 1) / stride);
+    last = (out - 1 + padding) / stride;
   }
-  return {std::max<int64_t>(0, -first), std::max<int64_t>(0, last - (g.width - 1))};
+  return {std::max<int64_t>(0, -first), std::max<int64_t>(0, last - (in - 1))};
 }
 
-// From [pixels][channels] to [pixels][groups][quads * 4].
-void spread_groups(const Geometry& g, const int8_t* codes, int64_t pixels, int8_t* out) {
-  const int64_t channels = g.group_channels();
-  const int64_t padded = g.quads() * kInputTile;
-  for (int64_t i = 0; i < pixels * g.groups; ++i) {
-    std::memcpy(out + i * padded, codes + i * channels, static_cast<size_t>(channels));
-  }
-}
-
-struct Blocks {
-  float* values;   // [pixels][channels], nullptr when the input is laid out so already
-  int8_t* packed;  // [pixels][channels], nullptr when a group's channels are whole quads
-  int64_t pixels;  // at once
+// Channels that lie side by side in x (or skip), in the lattice and in the plane.
+struct Run {
+  int64_t channel;
+  int64_t count;
+  int64_t byte;  // within a pixel of the plane
 };
 
-bool allocate_blocks(const Geometry& g, bool needs_transpose, Scratch& scratch, Blocks* blocks) {
-  blocks->pixels = std::min(g.width, std::max<int64_t>(1, kBlockElements / g.channels));
-  const size_t elements = static_cast<size_t>(blocks->pixels * g.channels);
-  const bool needs_padding = g.group_channels() % kInputTile != 0;
-  blocks->values = needs_transpose ? scratch.allocate<float>(elements) : nullptr;
-  blocks->packed = needs_padding ? scratch.allocate<int8_t>(elements) : nullptr;
-  return (!needs_transpose || blocks->values != nullptr) && (!needs_padding || blocks->packed != nullptr);
+// The run that begins at `channel`; runs end where x meets skip and where a group's padding begins.
+Run run_at(const Geometry& g, int64_t seam, int64_t channel) {
+  const int64_t of_group = g.group_channels();
+  const int64_t group = channel / of_group;
+  const bool is_padded = of_group % kInputTile != 0;
+  int64_t end = is_padded ? (group + 1) * of_group : g.channels;
+  if (channel < seam) {
+    end = std::min(end, seam);
+  }
+  const int64_t byte = is_padded ? group * g.quads() * kInputTile + (channel - group * of_group) : channel;
+  return {channel, end - channel, byte};
 }
+
+class Filler {
+ public:
+  Filler(const Geometry& g, int64_t upsample, const PreparedPrologue& input, const QuantizePass& pass,
+         const KernelSet& kernels, int16_t* lattice, DeltaPlane* plane)
+      : g_(g), up_(upsample), input_(input), pass_(pass), kernels_(kernels), lattice_(lattice), plane_(plane) {}
+
+  // Row `y` of an image before upsampling.
+  void fill_row(int64_t image, int64_t y) const {
+    const int64_t height = g_.height / up_;
+    int8_t* codes = plane_->codes + plane_->offset(image, y * up_, 0);
+    const QuantizeOutcome outcome = quantize(image, y, codes);
+    plane_->row_saturated[image * height + y] = outcome.saturated;
+    for (int64_t i = 0; i < up_; ++i) {
+      plane_->row_changed[image * g_.height + y * up_ + i] = outcome.changed ? 1 : 0;
+    }
+    if (up_ > 1) {
+      repeat(codes);
+    }
+  }
+
+ private:
+  QuantizeOutcome quantize(int64_t image, int64_t y, int8_t* codes) const {
+    const int64_t width = g_.width / up_;
+    const int64_t position = y * width;
+    int16_t* lattice = lattice_ + (image * (g_.height / up_) * width + position) * g_.channels;
+    QuantizeOutcome outcome = {0, false};
+    for (int64_t channel = 0; channel < g_.channels;) {
+      const Run run = run_at(g_, input_.seam(), channel);
+      channel += run.count;
+      PrologueRows rows = input_.rows(image, position, width, run.channel, run.count);
+      const bool contiguous = input_.is_elementwise() && up_ == 1 && run.count == g_.channels &&
+                              rows.x_stride == g_.channels && plane_->pixel_bytes == g_.channels;
+      if (contiguous) {
+        rows.channels *= rows.pixels;
+        rows.pixels = 1;
+      }
+      const QuantizeRows places = {lattice + run.channel, g_.channels, codes + run.byte, up_ * plane_->pixel_bytes};
+      const QuantizeOutcome part = kernels_.quantize(rows, places, pass_);
+      outcome.saturated += part.saturated;
+      outcome.changed = outcome.changed || part.changed;
+    }
+    return outcome;
+  }
+
+  // Every up-th pixel of the row is there: copies it to those between, and the row to the rows below.
+  void repeat(int8_t* codes) const {
+    const size_t pixel = static_cast<size_t>(plane_->pixel_bytes);
+    for (int64_t x = 0; x < g_.width; x += up_) {
+      for (int64_t i = 1; i < up_; ++i) {
+        std::memcpy(codes + (x + i) * plane_->pixel_bytes, codes + x * plane_->pixel_bytes, pixel);
+      }
+    }
+    for (int64_t i = 1; i < up_; ++i) {
+      std::memcpy(codes + i * plane_->row_bytes, codes, static_cast<size_t>(g_.width) * pixel);
+    }
+  }
+
+  const Geometry& g_;
+  int64_t up_;
+  const PreparedPrologue& input_;
+  const QuantizePass& pass_;
+  const KernelSet& kernels_;
+  int16_t* lattice_;
+  DeltaPlane* plane_;
+};
+
 
 }  // namespace
 
 bool prepare_plane(const Geometry& g, Scratch& scratch, DeltaPlane* plane) {
-  const Padding padding = row_padding(g);
-  const int64_t rows = g.batch * g.height;
-  plane->left = padding.left;
+  const Border across = border(g.width, g.out_width, g.kernel_width, g.stride_width, g.padding_width,
+                               g.dilation_width, g.transposed);
+  const Border down = border(g.height, g.out_height, g.kernel_height, g.stride_height, g.padding_height,
+                             g.dilation_height, g.transposed);
+  plane->left = across.before;
+  plane->top = down.before;
+  plane->rows = down.before + g.height + down.after;
   plane->pixel_bytes = g.groups * g.quads() * kInputTile;
-  plane->row_bytes = (padding.left + g.width + padding.right) * plane->pixel_bytes;
-  const size_t bytes = static_cast<size_t>(rows * plane->row_bytes);
+  plane->row_bytes = (across.before + g.width + across.after) * plane->pixel_bytes;
+  const size_t bytes = static_cast<size_t>(g.batch * plane->rows * plane->row_bytes);
   plane->codes = scratch.allocate<int8_t>(bytes);
-  plane->row_changed = scratch.allocate<uint8_t>(static_cast<size_t>(rows));
-  if (plane->codes == nullptr || plane->row_changed == nullptr) {
+  plane->row_changed = scratch.allocate<uint8_t>(static_cast<size_t>(g.batch * g.height));
+  plane->row_saturated = scratch.allocate<uint64_t>(static_cast<size_t>(g.batch * g.height));
+  if (plane->codes == nullptr || plane->row_changed == nullptr || plane->row_saturated == nullptr) {
     return false;
   }
-  const bool has_gaps = padding.left + padding.right > 0 || g.group_channels() % kInputTile != 0;
-  if (has_gaps) {
+  const bool has_border = across.before + across.after + down.before + down.after > 0;
+  if (has_border || g.group_channels() % kInputTile != 0) {
     std::memset(plane->codes, 0, bytes);
   }
   return true;
 }
 
-QuantizeOutcome fill_plane(const Geometry& g, const LayerInput& input, const QuantizePass& pass,
-                           const KernelSet& kernels, int16_t* lattice, Scratch& scratch, DeltaPlane* plane, bool* ok) {
+QuantizeOutcome fill_plane(const Geometry& g, int64_t upsample, const PreparedPrologue& input,
+                           const QuantizePass& pass, const KernelSet& kernels, Parallel& parallel, int16_t* lattice,
+                           DeltaPlane* plane) {
+  const Filler filler(g, upsample, input, pass, kernels, lattice, plane);
+  const int64_t height = g.height / upsample;
+  for_each(parallel, g.batch * height, [&](int64_t row) { filler.fill_row(row / height, row % height); });
   QuantizeOutcome outcome = {0, false};
-  const int64_t positions = g.height * g.width;
-  const bool needs_transpose = input.channels_first && g.channels > 1 && positions > 1;
-  Blocks blocks = {};
-  *ok = allocate_blocks(g, needs_transpose, scratch, &blocks);
-  if (!*ok) {
-    return outcome;
+  for (int64_t row = 0; row < g.batch * height; ++row) {
+    outcome.saturated += plane->row_saturated[row];
+    outcome.changed = outcome.changed || plane->row_changed[row * upsample] != 0;
   }
-  for (int64_t row = 0; row < g.batch * g.height; ++row) {
-    const int64_t image = row / g.height;
-    bool changed = false;
-    for (int64_t first = 0; first < g.width; first += blocks.pixels) {
-      const int64_t pixels = std::min(blocks.pixels, g.width - first);
-      const int64_t position = row * g.width + first;
-      const float* values = input.values + position * g.channels;
-      if (needs_transpose) {
-        const int64_t within = (row % g.height) * g.width + first;
-        const float* corner = input.values + image * g.channels * positions + within;
-        kernels.transpose(corner, positions, static_cast<int>(g.channels), static_cast<int>(pixels), blocks.values,
-                          g.channels);
-        values = blocks.values;
-      }
-      int8_t* place = plane->codes + row * plane->row_bytes + (plane->left + first) * plane->pixel_bytes;
-      int8_t* codes = blocks.packed != nullptr ? blocks.packed : place;
-      const QuantizeOutcome part = kernels.quantize(pass, values, lattice + position * g.channels, codes,
-                                                    static_cast<size_t>(pixels * g.channels));
-      if (blocks.packed != nullptr) {
-        spread_groups(g, codes, pixels, place);
-      }
-      outcome.saturated += part.saturated;
-      changed = changed || part.changed;
-    }
-    plane->row_changed[row] = changed ? 1 : 0;
-    outcome.changed = outcome.changed || changed;
-  }
+  outcome.saturated *= static_cast<uint64_t>(upsample * upsample);
   return outcome;
 }
 

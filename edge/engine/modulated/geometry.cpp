@@ -52,17 +52,20 @@ bool is_sound(const Geometry& g) {
                           g.transposed);
 }
 
-Geometry flattened(const Geometry& g) {
-  const bool pointwise = g.taps() == 1 && g.stride_height == 1 && g.stride_width == 1 && g.padding_height == 0 &&
-                         g.padding_width == 0 && g.batch == 1 && g.out_height == g.height && g.out_width == g.width;
-  Geometry flat = g;
-  if (pointwise) {
-    flat.width = g.height * g.width;
-    flat.out_width = flat.width;
-    flat.height = 1;
-    flat.out_height = 1;
+void fold_positions(int64_t positions, Geometry* g) {
+  constexpr int64_t kLongestRow = 64;
+  constexpr int64_t kShortestRow = 8;
+  int64_t width = positions;
+  for (int64_t divisor = kLongestRow; divisor >= kShortestRow; --divisor) {
+    if (positions > kLongestRow && positions % divisor == 0) {
+      width = divisor;
+      break;
+    }
   }
-  return flat;
+  g->width = width;
+  g->height = positions / width;
+  g->out_width = g->width;
+  g->out_height = g->height;
 }
 
 }  // namespace modiff

@@ -42,7 +42,7 @@ struct Geometry {
 // Whether every size is positive, within what the kernels index with, and consistent with the output size.
 bool is_sound(const Geometry& geometry);
 
-// The same operator with a single row, where that changes nothing: 1x1, stride 1, no padding, one image.
-Geometry flattened(const Geometry& geometry);
+// Lays `positions` of a linear layer out as an image of rows that threads can share.
+void fold_positions(int64_t positions, Geometry* geometry);
 
 }  // namespace modiff

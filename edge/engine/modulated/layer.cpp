@@ -1,165 +1,159 @@
 #include "modulated/layer.h"
 
 #include <cstring>
-#include <initializer_list>
 
-#include "modulated/convolution.h"
-#include "modulated/output.h"
+#include "modulated/delta_plane.h"
 
 namespace modiff {
 namespace {
 
-struct Passes {
-  int count;
-  int exponents[kMaxPasses];
+// A pass of either plane.
+struct Pass {
+  int plane;
+  int exponent;
+  bool counts_saturation;  // the last main pass of the step
 };
-
-struct PlanRow {
-  Passes main;
-  Passes residual;
-  bool extrapolates;
-};
-
-// Columns: passes, k0, k1, residual passes, rk0, rk1, reuse (0 hold, 1 extrapolate), 0.
-bool read_row(const int8_t* columns, PlanRow* row) {
-  *row = {{columns[0], {columns[1], columns[2]}}, {columns[3], {columns[4], columns[5]}}, columns[6] == 1};
-  for (const Passes* passes : {&row->main, &row->residual}) {
-    if (passes->count < 0 || passes->count > kMaxPasses) {
-      return false;
-    }
-    for (const int exponent : passes->exponents) {
-      if (exponent < 0 || exponent > kMaxExponent) {
-        return false;
-      }
-    }
-  }
-  return columns[6] == 0 || columns[6] == 1;
-}
-
-struct State {
-  int16_t* lattice;
-  int32_t* accumulator;
-};
-
-// Of a direct layer the state is scratch, zero before each step.
-bool bind_state(const Layer& layer, Scratch& scratch, State* state) {
-  *state = {layer.lattice, layer.accumulator};
-  if (!layer.direct) {
-    return true;
-  }
-  const size_t inputs = static_cast<size_t>(layer.planes * layer.geometry.input_elements());
-  const size_t outputs = static_cast<size_t>(layer.planes * layer.geometry.output_elements());
-  state->lattice = scratch.allocate<int16_t>(inputs);
-  state->accumulator = scratch.allocate<int32_t>(outputs);
-  if (state->lattice == nullptr || state->accumulator == nullptr) {
-    return false;
-  }
-  std::memset(state->lattice, 0, inputs * sizeof(int16_t));
-  std::memset(state->accumulator, 0, outputs * sizeof(int32_t));
-  return true;
-}
 
 class Run {
  public:
-  Run(const Layer& layer, const KernelSet& kernels, Scratch& scratch, StepStatistics* statistics)
-      : layer_(layer), flat_(flattened(layer.geometry)), kernels_(kernels), scratch_(scratch), statistics_(statistics) {}
+  Run(const Layer& layer, const KernelSet& kernels, Parallel& parallel, Scratch& scratch, StepStatistics* statistics)
+      : layer_(layer), kernels_(kernels), parallel_(parallel), scratch_(scratch), statistics_(statistics) {}
 
-  LayerStatus step(const PlanRow& row, int64_t step) {
-    if (!bind_state(layer_, scratch_, &state_) || (uses_plane(row) && !prepare_plane(flat_, scratch_, &plane_))) {
-      return LayerStatus::kNoMemory;
+  bool step(const PlanRow& row, int64_t step) {
+    collect_passes(row);
+    if (!bind_state() || !prepare()) {
+      return false;
     }
-    const bool refresh = row.main.count > 0;
-    OutputSource source = output_source();
-    if (refresh && !layer_.direct) {
-      if (layer_.history != nullptr && layer_.counters[kRefreshes] > 0) {
-        read_history(source, kernels_, layer_.history);
+    if (row.main.count > 0 && !layer_.direct && !refresh(step)) {
+      return false;
+    }
+    Epilogue epilogue = plain_epilogue();
+    epilogue.share = extrapolation(row, step, &epilogue.history);
+    epilogue.shift = layer_.shift;
+    epilogue.activation = layer_.out_activation;
+    epilogue.gate = layer_.gate;
+    epilogue.add = layer_.add;
+    for (int i = 0; i < pass_count_; ++i) {
+      epilogue.out = i + 1 == pass_count_ ? layer_.output : nullptr;
+      if (!run_pass(passes_[i], epilogue)) {
+        return false;
       }
-      layer_.counters[kPreviousStep] = layer_.counters[kLastStep];
-      layer_.counters[kLastStep] = static_cast<int32_t>(step);
-      layer_.counters[kRefreshes] += 1;
     }
-    if (!run_passes(row)) {
-      return LayerStatus::kNoMemory;
-    }
-    source.extrapolation = extrapolation(row, step);
-    return write_output(source, kernels_, scratch_, layer_.input.channels_first, layer_.output)
-               ? LayerStatus::kOk
-               : LayerStatus::kNoMemory;
+    epilogue.out = layer_.output;
+    return pass_count_ > 0 || walk(nullptr, 0, 0, epilogue);
   }
 
  private:
-  bool uses_plane(const PlanRow& row) const {
-    return row.main.count > 0 || (row.residual.count > 0 && layer_.planes > 1);
-  }
-
-  OutputSource output_source() const {
-    OutputSource source = {};
-    const Geometry& g = layer_.geometry;
-    source.geometry = &g;
-    source.accumulator = state_.accumulator;
-    source.residual = layer_.planes > 1 ? state_.accumulator + g.output_elements() : nullptr;
-    source.scale = layer_.scale;
-    source.residual_scale = layer_.scale + g.out_channels;
-    source.bias = layer_.bias;
-    return source;
-  }
-
-  Extrapolation extrapolation(const PlanRow& row, int64_t step) const {
-    const bool wanted = row.main.count == 0 && row.extrapolates && layer_.history != nullptr && !layer_.direct;
-    if (!wanted || layer_.counters[kRefreshes] < 2) {
-      return {nullptr, 0.0F};
-    }
-    const int32_t newest = layer_.counters[kLastStep];
-    const float ahead = static_cast<float>(static_cast<int32_t>(step) - newest);
-    const float apart = static_cast<float>(newest - layer_.counters[kPreviousStep]);
-    return {layer_.history, ahead / apart};
-  }
-
-  bool run_passes(const PlanRow& row) {
-    uint64_t saturated = 0;
+  void collect_passes(const PlanRow& row) {
     for (int i = 0; i < row.main.count; ++i) {
-      if (!run_pass(0, row.main.exponents[i], &saturated)) {
-        return false;
-      }
-      statistics_->passes += 1;
+      passes_[pass_count_++] = {0, row.main.exponents[i], i + 1 == row.main.count};
     }
-    statistics_->saturated += saturated;
     for (int i = 0; i < row.residual.count && layer_.planes > 1; ++i) {
-      if (!run_pass(1, row.residual.exponents[i], &saturated)) {
-        return false;
-      }
-      statistics_->residual_passes += 1;
+      passes_[pass_count_++] = {1, row.residual.exponents[i], false};
     }
+  }
+
+  // Of a direct layer the state is scratch, zero before each step.
+  bool bind_state() {
+    lattice_ = layer_.lattice;
+    accumulator_ = layer_.accumulator;
+    if (!layer_.direct) {
+      return true;
+    }
+    const size_t inputs = static_cast<size_t>(layer_.planes * layer_.lattice_elements());
+    const size_t outputs = static_cast<size_t>(layer_.planes * layer_.geometry.output_elements());
+    lattice_ = scratch_.allocate<int16_t>(inputs);
+    accumulator_ = scratch_.allocate<int32_t>(outputs);
+    if (lattice_ == nullptr || accumulator_ == nullptr) {
+      return false;
+    }
+    std::memset(lattice_, 0, inputs * sizeof(int16_t));
+    std::memset(accumulator_, 0, outputs * sizeof(int32_t));
     return true;
   }
 
-  bool run_pass(int plane, int exponent, uint64_t* saturated) {
-    const QuantizePass pass = {layer_.inverse_step, exponent, (1 << (layer_.lattice_bits - 1)) - 1};
-    int16_t* lattice = state_.lattice + plane * layer_.geometry.input_elements();
-    int32_t* accumulator = state_.accumulator + plane * layer_.geometry.output_elements();
-    bool ok = false;
-    const QuantizeOutcome outcome = fill_plane(flat_, layer_.input, pass, kernels_, lattice, scratch_, &plane_, &ok);
-    if (!ok) {
+  // Without a pass neither the input nor the plane is needed.
+  bool prepare() {
+    if (pass_count_ > 0 && (!input_.prepare(layer_.prologue, kernels_, parallel_, scratch_) ||
+                            !prepare_plane(layer_.geometry, scratch_, &plane_))) {
       return false;
     }
-    *saturated = outcome.saturated;
+    return walk_.prepare(layer_.geometry, plane_, scratch_);
+  }
+
+  // Keeps the output as it stands, before the passes change it, and counts.
+  bool refresh(int64_t step) {
+    int32_t* counters = layer_.counters;
+    if (layer_.history != nullptr && counters[kRefreshes] > 0) {
+      Epilogue epilogue = plain_epilogue();
+      epilogue.out = layer_.history;
+      if (!walk(nullptr, 0, 0, epilogue)) {
+        return false;
+      }
+    }
+    counters[kPreviousStep] = counters[kLastStep];
+    counters[kLastStep] = static_cast<int32_t>(step);
+    counters[kRefreshes] += 1;
+    return true;
+  }
+
+  Epilogue plain_epilogue() const {
+    Epilogue epilogue = {};
+    const Geometry& g = layer_.geometry;
+    epilogue.residual = layer_.planes > 1 ? accumulator_ + g.output_elements() : nullptr;
+    epilogue.scale = layer_.scale;
+    epilogue.residual_scale = layer_.planes > 1 ? layer_.scale + g.out_channels : layer_.scale;
+    epilogue.bias = layer_.bias;
+    return epilogue;
+  }
+
+  // The share of the last change, with the output before it in `*history`, which stays nullptr where the output is held.
+  float extrapolation(const PlanRow& row, int64_t step, const float** history) const {
+    const bool wanted = row.main.count == 0 && row.extrapolates && layer_.history != nullptr && !layer_.direct;
+    if (!wanted || layer_.counters[kRefreshes] < 2) {
+      return 0.0F;
+    }
+    *history = layer_.history;
+    const int32_t newest = layer_.counters[kLastStep];
+    const float ahead = static_cast<float>(static_cast<int32_t>(step) - newest);
+    return ahead / static_cast<float>(newest - layer_.counters[kPreviousStep]);
+  }
+
+  bool run_pass(const Pass& pass, const Epilogue& epilogue) {
+    const QuantizePass quantize = {layer_.inverse_step, pass.exponent, (1 << (layer_.lattice_bits - 1)) - 1};
+    const QuantizeOutcome outcome =
+        fill_plane(layer_.geometry, layer_.upsample, input_, quantize, kernels_, parallel_,
+                   lattice_ + pass.plane * layer_.lattice_elements(), &plane_);
+    statistics_->passes += pass.plane == 0 ? 1 : 0;
+    statistics_->residual_passes += pass.plane == 1 ? 1 : 0;
+    statistics_->saturated += pass.counts_saturation ? outcome.saturated : 0;
     statistics_->macs += static_cast<uint64_t>(layer_.geometry.macs());
-    return !outcome.changed || accumulate_convolution(flat_, plane_, layer_.weight[plane], exponent, kernels_,
-                                                      accumulator, scratch_);
+    const int8_t* weight = outcome.changed ? layer_.weight[pass.plane] : nullptr;
+    return (weight == nullptr && epilogue.out == nullptr) || walk(weight, pass.plane, pass.exponent, epilogue);
+  }
+
+  bool walk(const int8_t* weight, int plane, int exponent, const Epilogue& epilogue) {
+    return walk_.run(plane_, weight, exponent, accumulator_ + plane * layer_.geometry.output_elements(), accumulator_,
+                     epilogue, kernels_, parallel_, scratch_);
   }
 
   const Layer& layer_;
-  const Geometry flat_;
   const KernelSet& kernels_;
+  Parallel& parallel_;
   Scratch& scratch_;
   StepStatistics* statistics_;
-  State state_ = {nullptr, nullptr};
-  DeltaPlane plane_ = {};
+  Pass passes_[2 * kMaxPasses] = {};
+  int pass_count_ = 0;
+  int16_t* lattice_ = nullptr;
+  int32_t* accumulator_ = nullptr;
+  PreparedPrologue input_;
+  DeltaPlane plane_;
+  ConvWalk walk_;
 };
 
 }  // namespace
 
-LayerStatus run_layer(const Layer& layer, int64_t step, const KernelSet& kernels, Scratch& scratch,
+LayerStatus run_layer(const Layer& layer, int64_t step, const KernelSet& kernels, Parallel& parallel, Scratch& scratch,
                       StepStatistics* statistics) {
   if (step < 0 || step >= layer.steps) {
     return LayerStatus::kBadPlan;
@@ -169,7 +163,11 @@ LayerStatus run_layer(const Layer& layer, int64_t step, const KernelSet& kernels
   if (!read_row(layer.table + (fresh ? layer.steps : step) * kPlanColumns, &row)) {
     return LayerStatus::kBadPlan;
   }
-  return Run(layer, kernels, scratch, statistics).step(row, step);
+  if (row.skips) {
+    return LayerStatus::kOk;
+  }
+  return Run(layer, kernels, parallel, scratch, statistics).step(row, step) ? LayerStatus::kOk
+                                                                            : LayerStatus::kNoMemory;
 }
 
 }  // namespace modiff

@@ -1,46 +1,53 @@
-// One step of one modulated layer: plan row, passes, state, output (the arithmetic of calib/lattice.py).
+// One step of one modulated layer: prologue, plan row, passes, state, epilogue (the arithmetic of calib/lattice.py).
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/kernel_set.h"
-#include "modulated/delta_plane.h"
+#include "modulated/convolution.h"
 #include "modulated/geometry.h"
+#include "modulated/parallel.h"
+#include "modulated/plan_row.h"
+#include "modulated/prologue.h"
 #include "modulated/scratch.h"
 #include "modulated/statistics.h"
 
 namespace modiff {
 
-constexpr int kPlanColumns = 8;
-constexpr int kMaxPasses = 2;
 constexpr int kMaxPlanes = 2;
-constexpr int kMaxExponent = 15;
 
 // counters[]: how often the layer was refreshed (0 = fresh), at which step last, and at which the time before.
 enum Counter { kRefreshes = 0, kLastStep = 1, kPreviousStep = 2, kCounters = 4 };
 
 struct Layer {
-  Geometry geometry;
-  LayerInput input;      // and the output lies as the input does
-  float* output;         // [batch][out_channels][out_height][out_width], or channels last
-  int16_t* lattice;      // [planes][batch][height][width][channels]; not read when direct
-  int32_t* accumulator;  // [planes][batch][out_height][out_width][out_channels]; not read when direct
-  float* history;        // [batch][out_height][out_width][out_channels], nullptr when not kept
-  int32_t* counters;     // [kCounters]; not read when direct
-  const int8_t* weight[kMaxPlanes];
-  const float* scale;   // [planes][out_channels]
-  const float* bias;    // [out_channels]
-  const int8_t* table;  // [steps + 1][kPlanColumns]; the last row is the anchor
-  int64_t steps;
-  int planes;
-  float inverse_step;
-  int lattice_bits;  // 2..16
-  bool direct;
+  Geometry geometry;      // of the upsampled input
+  Prologue prologue;      // of the input as it comes
+  int64_t upsample = 1;
+  ImageVector shift;
+  Activation out_activation = Activation::kNone;
+  ImageVector gate;
+  const float* add = nullptr;  // in the output's shape
+  float* output = nullptr;     // [batch][out_height][out_width][out_channels]
+  int16_t* lattice = nullptr;  // [planes][batch][height / upsample][width / upsample][channels]; not read when direct
+  int32_t* accumulator = nullptr;  // [planes][batch][out_height][out_width][out_channels]; not read when direct
+  float* history = nullptr;        // in the output's shape, nullptr when not kept
+  int32_t* counters = nullptr;     // [kCounters]; not read when direct
+  const int8_t* weight[kMaxPlanes] = {};
+  const float* scale = nullptr;   // [planes][out_channels]
+  const float* bias = nullptr;    // [out_channels]
+  const int8_t* table = nullptr;  // [steps + 1][kPlanColumns]; the last row is the anchor
+  int64_t steps = 0;
+  int planes = 1;
+  float inverse_step = 0.0F;
+  int lattice_bits = 0;  // 2..16
+  bool direct = false;
+
+  int64_t lattice_elements() const { return geometry.input_elements() / (upsample * upsample); }
 };
 
 enum class LayerStatus { kOk, kBadPlan, kNoMemory };
 
-LayerStatus run_layer(const Layer& layer, int64_t step, const KernelSet& kernels, Scratch& scratch,
+LayerStatus run_layer(const Layer& layer, int64_t step, const KernelSet& kernels, Parallel& parallel, Scratch& scratch,
                       StepStatistics* statistics);
 
 }  // namespace modiff

@@ -33,8 +33,14 @@ void ArgumentReader::fail() {
   }
 }
 
-const Tensor* ArgumentReader::tensor(ScalarType type) {
+const Tensor* ArgumentReader::tensor(ScalarType type) { return checked(next(), type); }
+
+const Tensor* ArgumentReader::optional_tensor(ScalarType type) {
   executorch::runtime::EValue* value = next();
+  return value == nullptr || value->isNone() ? nullptr : checked(value, type);
+}
+
+const Tensor* ArgumentReader::checked(executorch::runtime::EValue* value, ScalarType type) {
   if (value == nullptr || !value->isTensor()) {
     fail();
     return nullptr;

@@ -26,6 +26,8 @@ class ArgumentReader {
 
   // A contiguous tensor of this type; nullptr otherwise.
   const Tensor* tensor(ScalarType type);
+  // The same, or nullptr where the argument is None.
+  const Tensor* optional_tensor(ScalarType type);
   double number();
   int64_t integer();
   bool flag();
@@ -34,6 +36,7 @@ class ArgumentReader {
 
  private:
   executorch::runtime::EValue* next();
+  const Tensor* checked(executorch::runtime::EValue* value, ScalarType type);
   void fail();
 
   Stack stack_;

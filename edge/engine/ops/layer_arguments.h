@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "modulated/layer.h"
-#include "ops/arguments.h"
+#include "ops/prologue_arguments.h"
 
 namespace modiff {
 

@@ -1,4 +1,5 @@
-// Counts the A64 instructions that a program executes under qemu-aarch64, by class and by place.
+// Counts the instructions that a program executes under qemu-aarch64, by class and by place. Under another emulator, such
+// as qemu-x86_64, it counts as well, but everything is of class "other".
 //
 // Each translated block gets one 64-bit counter, bumped inline whenever the block runs; what a block holds is known
 // from its translation, so a class's total is the sum of (times the block ran) * (instructions of that class in it).
@@ -39,6 +40,7 @@ typedef struct {
 
 static Block *g_blocks;
 static FILE *g_out;
+static int g_a64;
 static const char *g_mark_file;
 static uint64_t g_mark_offset;
 static Mapping g_mappings[4096];
@@ -107,9 +109,11 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
   const size_t count = qemu_plugin_tb_n_insns(tb);
   for (size_t i = 0; i < count; ++i) {
     struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
-    uint32_t word;
-    memcpy(&word, qemu_plugin_insn_data(insn), sizeof word);
-    block->counts[class_of(word)] += 1;
+    uint32_t word = 0;
+    if (g_a64) {
+      memcpy(&word, qemu_plugin_insn_data(insn), sizeof word);
+    }
+    block->counts[g_a64 ? class_of(word) : kOther] += 1;
     const uintptr_t address = (uintptr_t)qemu_plugin_insn_haddr(insn);
     const Mapping *mapping = i == 0 || g_mark_file ? find_mapping(address) : NULL;
     if (!mapping) {
@@ -147,7 +151,7 @@ static void at_end(qemu_plugin_id_t id, void *data) {
 
 __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc,
                                                                char **argv) {
-  (void)info;
+  g_a64 = strcmp(info->target_name, "aarch64") == 0;
   for (int i = 0; i < argc; ++i) {
     if (strncmp(argv[i], "out=", 4) == 0) {
       g_out = fopen(argv[i] + 4, "w");

@@ -9,7 +9,14 @@
 typedef uint64_t qemu_plugin_id_t;
 struct qemu_plugin_tb;
 struct qemu_plugin_insn;
-typedef struct qemu_info_t qemu_info_t;
+typedef struct {
+  const char *target_name;
+  struct {
+    int min;
+    int cur;
+  } version;
+  // more follows, which nobody here reads
+} qemu_info_t;
 
 enum qemu_plugin_op { QEMU_PLUGIN_INLINE_ADD_U64 };
 enum qemu_plugin_cb_flags { QEMU_PLUGIN_CB_NO_REGS };

@@ -1,0 +1,130 @@
+// exp and the activations on eight lanes of any type of simd/: sums, products, fused products, quotients and shifts in a
+// fixed order, so that every machine gives the same bits.
+//
+// exp is within 3 units in the last place on [-87, 87]; outside it stays at the value of the nearer end. NaN stays NaN.
+#pragma once
+
+#include <cstdint>
+
+#include "floats/activation_kind.h"
+#include "simd/inline.h"
+
+namespace modiff {
+
+
+
+
+// exp(-x) = 2^n * exp(-r), n = rne(-x / ln 2), r = x + n * ln 2, |r| <= ln(2) / 2.
+template <typename S>
+struct ExpOfNegated {
+  typename S::F fraction;  // exp(-r), within [0.7, 1.42]
+  typename S::I units;     // n, in the low 9 bits
+
+  MODIFF_INLINE explicit ExpOfNegated(const typename S::F& value) {
+    constexpr float kHighest = 87.0F;
+    constexpr float kPerLn2 = 1.44269504088896341F;
+    constexpr float kLn2 = 0.693147180559945309F;
+    constexpr float kRoundingBias = 12582912.0F;  // 2^23 + 2^22: its last bits count units
+    const typename S::F bias = S::splat(kRoundingBias);
+    const typename S::F x = S::at_most(S::at_least(value, S::splat(-kHighest)), S::splat(kHighest));
+    const typename S::F biased = S::fma(x, S::splat(-kPerLn2), bias);
+    const typename S::F r = S::fma(S::sub(biased, bias), S::splat(kLn2), x);
+    const typename S::F square = S::mul(r, r);
+    // exp(-r) = (1 - r) + r^2 * (c0 + c1 r + r^2 (c2 + c3 r)): minimax, relative error 1.05e-7.
+    const typename S::F low = S::fma(r, S::splat(-0.16667114198207855F), S::splat(0.499992311000824F));
+    const typename S::F high = S::fma(r, S::splat(-0.008312515914440155F), S::splat(0.04189020022749901F));
+    const typename S::F polynomial = S::fma(square, high, low);
+    fraction = S::fma(square, polynomial, S::sub(S::splat(1.0F), r));
+    units = S::bits(biased);
+  }
+};
+
+// exp(-x).
+template <typename S>
+MODIFF_INLINE typename S::F exp_of_negated(const typename S::F& x) {
+  const ExpOfNegated<S> parts(x);
+  const typename S::I exponent = S::add_bits(S::template shift_left<23>(parts.units), S::splat_bits(127U << 23U));
+  return S::mul(parts.fraction, S::from_bits(exponent));
+}
+
+// 1 + exp(-x); anything where x is NaN, which saves a product.
+template <typename S>
+MODIFF_INLINE typename S::F one_plus_exp_of_negated(const typename S::F& x) {
+  const ExpOfNegated<S> parts(x);
+  const typename S::I scaled = S::add_bits(S::bits(parts.fraction), S::template shift_left<23>(parts.units));
+  return S::add(S::splat(1.0F), S::from_bits(scaled));
+}
+
+template <typename S>
+MODIFF_INLINE typename S::F silu(const typename S::F& x) {
+  return S::div(x, one_plus_exp_of_negated<S>(x));
+}
+
+// x * (1 + tanh(z)) / 2 = x / (1 + exp(-2z)), z = sqrt(2 / pi) * (x + 0.044715 x^3).
+template <typename S>
+MODIFF_INLINE typename S::F gelu_tanh(const typename S::F& x) {
+  const typename S::F square = S::mul(x, x);
+  const typename S::F inner = S::fma(square, S::splat(2.0F * 0.7978845608F * 0.044715F), S::splat(2.0F * 0.7978845608F));
+  return S::div(x, one_plus_exp_of_negated<S>(S::mul(x, inner)));
+}
+
+// x * (1 + erf(x / sqrt 2)) / 2, with erf of Abramowitz and Stegun 7.1.26 (absolute error 1.5e-7).
+template <typename S>
+MODIFF_INLINE typename S::F gelu(const typename S::F& x) {
+  using F = typename S::F;
+  const F one = S::splat(1.0F);
+  const F z = S::absolute(S::mul(x, S::splat(0.70710678118654752F)));
+  const F t = S::div(one, S::fma(z, S::splat(0.3275911F), one));
+  F p = S::fma(t, S::splat(1.061405429F), S::splat(-1.453152027F));
+  p = S::fma(p, t, S::splat(1.421413741F));
+  p = S::fma(p, t, S::splat(-0.284496736F));
+  p = S::fma(p, t, S::splat(0.254829592F));
+  const F tail = S::mul(S::mul(p, t), exp_of_negated<S>(S::mul(z, z)));
+  const F erf = S::with_sign_of(x, S::sub(one, tail));
+  const F half = S::mul(x, S::splat(0.5F));
+  return S::fma(half, erf, half);
+}
+
+template <typename S>
+MODIFF_INLINE typename S::F relu(const typename S::F& x) {
+  // The sum makes the zero of a negative number positive.
+  return S::add(S::at_least(x, S::splat(0.0F)), S::splat(0.0F));
+}
+
+template <typename S>
+MODIFF_INLINE typename S::F activate(Activation kind, const typename S::F& x) {
+  switch (kind) {
+    case Activation::kSilu:
+      return silu<S>(x);
+    case Activation::kGelu:
+      return gelu<S>(x);
+    case Activation::kGeluTanh:
+      return gelu_tanh<S>(x);
+    case Activation::kRelu:
+      return relu<S>(x);
+    case Activation::kNone:
+      break;
+  }
+  return x;
+}
+
+// The first `count` of eight lanes, zero in the others.
+template <typename S>
+MODIFF_INLINE typename S::F load_some(const float* p, int count) {
+  float lanes[8] = {};
+  for (int i = 0; i < count; ++i) {
+    lanes[i] = p[i];
+  }
+  return S::load(lanes);
+}
+
+template <typename S>
+MODIFF_INLINE void store_some(float* p, const typename S::F& a, int count) {
+  float lanes[8];
+  S::store(lanes, a);
+  for (int i = 0; i < count; ++i) {
+    p[i] = lanes[i];
+  }
+}
+
+}  // namespace modiff

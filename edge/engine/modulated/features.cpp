@@ -1,0 +1,169 @@
+#include "modulated/features.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "modulated/layer.h"
+
+namespace modiff {
+namespace {
+
+// Elements that one task copies or combines.
+constexpr int64_t kTaskElements = 16384;
+
+void normalize_row(const PreparedPrologue& input, int64_t channels, int64_t image, int64_t position, int64_t width,
+                   int64_t upsample, const KernelSet& kernels, float* out) {
+  if (input.is_elementwise() && input.seam() == channels && upsample == 1) {
+    PrologueRows rows = input.rows(image, position, 1, 0, channels);
+    rows.channels *= width;
+    kernels.prologue(rows, out, 0);
+    return;
+  }
+  for (int64_t first = 0; first < channels;) {
+    const int64_t end = first < input.seam() ? std::min(channels, input.seam()) : channels;
+    kernels.prologue(input.rows(image, position, width, first, end - first), out + first, upsample * channels);
+    first = end;
+  }
+  if (upsample == 1) {
+    return;
+  }
+  const size_t bytes = static_cast<size_t>(channels) * sizeof(float);
+  for (int64_t x = 0; x < width * upsample; x += upsample) {
+    for (int64_t i = 1; i < upsample; ++i) {
+      std::memcpy(out + (x + i) * channels, out + x * channels, bytes);
+    }
+  }
+  const int64_t row = width * upsample * channels;
+  for (int64_t i = 1; i < upsample; ++i) {
+    std::memcpy(out + i * row, out, static_cast<size_t>(row) * sizeof(float));
+  }
+}
+
+template <typename Function>
+void for_pieces(Parallel& parallel, int64_t count, Function function) {
+  for_each(parallel, (count + kTaskElements - 1) / kTaskElements, [&](int64_t task) {
+    const int64_t first = task * kTaskElements;
+    function(first, static_cast<size_t>(std::min(kTaskElements, count - first)));
+  });
+}
+
+void copy(const float* from, float* to, int64_t count, Parallel& parallel) {
+  for_pieces(parallel, count, [&](int64_t first, size_t size) {
+    std::memcpy(to + first, from + first, size * sizeof(float));
+  });
+}
+
+// Transposes up to kAttentionKeys keys: [keys][depth] -> [depth][kAttentionKeys], zeros after the last.
+void turn_keys(const float* k, int64_t stride, int64_t keys, int64_t depth, float* turned) {
+  for (int64_t d = 0; d < depth; ++d, turned += kAttentionKeys) {
+    for (int64_t j = 0; j < keys; ++j) {
+      turned[j] = k[j * stride + d];
+    }
+    std::fill(turned + keys, turned + kAttentionKeys, 0.0F);
+  }
+}
+
+}  // namespace
+
+bool normalize(const Prologue& prologue, int64_t width, int64_t upsample, const KernelSet& kernels, Parallel& parallel,
+               Scratch& scratch, float* out) {
+  PreparedPrologue input;
+  if (!input.prepare(prologue, kernels, parallel, scratch)) {
+    return false;
+  }
+  const int64_t channels = prologue.channels();
+  const int64_t height = prologue.positions / width;
+  for_each(parallel, prologue.images * height, [&](int64_t row) {
+    float* place = out + row * width * channels * upsample * upsample;
+    normalize_row(input, channels, row / height, (row % height) * width, width, upsample, kernels, place);
+  });
+  return true;
+}
+
+bool attend(const Attention& a, const KernelSet& kernels, Parallel& parallel, Scratch& scratch) {
+  const int64_t blocks = (a.queries + kAttentionQueries - 1) / kAttentionQueries;
+  const int64_t key_blocks = (a.keys + kAttentionKeys - 1) / kAttentionKeys;
+  const int64_t of_head = key_blocks * kAttentionKeys * a.depth;
+  const int64_t channels = a.heads * a.depth;
+  const int64_t tasks = a.images * a.heads * blocks;
+  // Runs of tasks, each with scratch of its own; how many there are changes no result.
+  const int64_t workers = std::min<int64_t>(tasks, parallel.threads());
+  const size_t each = attention_scratch(a.depth);
+  float* turned = scratch.allocate<float>(static_cast<size_t>(a.images * a.heads * of_head));
+  float* memory = scratch.allocate<float>(static_cast<size_t>(workers) * each);
+  if (turned == nullptr || memory == nullptr) {
+    return false;
+  }
+  for_each(parallel, a.images * a.heads * key_blocks, [&](int64_t task) {
+    const int64_t first = task % key_blocks * kAttentionKeys;
+    const int64_t head = task / key_blocks % a.heads;
+    const int64_t image = task / key_blocks / a.heads;
+    const float* keys = a.k + (image * a.keys + first) * channels + head * a.depth;
+    turn_keys(keys, channels, std::min<int64_t>(kAttentionKeys, a.keys - first), a.depth,
+              turned + (image * a.heads + head) * of_head + first * a.depth);
+  });
+  for_each(parallel, workers, [&](int64_t worker) {
+    for (int64_t task = tasks * worker / workers; task < tasks * (worker + 1) / workers; ++task) {
+      const int64_t first = task % blocks * kAttentionQueries;
+      const int64_t head = task / blocks % a.heads;
+      const int64_t image = task / blocks / a.heads;
+      const int64_t query = (image * a.queries + first) * channels + head * a.depth;
+      AttentionBlock block = {};
+      block.q = a.q + query;
+      block.turned = turned + (image * a.heads + head) * of_head;
+      block.v = a.v + image * a.keys * channels + head * a.depth;
+      block.out = a.out + query;
+      block.q_stride = channels;
+      block.kv_stride = channels;
+      block.queries = static_cast<int>(std::min<int64_t>(kAttentionQueries, a.queries - first));
+      block.keys = a.keys;
+      block.depth = a.depth;
+      block.scale = a.scale;
+      block.scratch = memory + static_cast<size_t>(worker) * each;
+      kernels.attention(block);
+    }
+  });
+  return true;
+}
+
+void pairwise(const Pairwise& job, PairFunction function, Parallel& parallel) {
+  const int64_t image_size = job.positions * job.channels;
+  if (!job.b_is_vector) {
+    for_pieces(parallel, job.images * image_size, [&](int64_t first, size_t size) {
+      function(job.a + first, job.b + first, size, job.out + first);
+    });
+    return;
+  }
+  for_each(parallel, job.images * job.positions, [&](int64_t row) {
+    const float* vector = job.b + (job.b_per_image ? row / job.positions * job.channels : 0);
+    const int64_t first = row * job.channels;
+    function(job.a + first, vector, static_cast<size_t>(job.channels), job.out + first);
+  });
+}
+
+void reuse(const ReusePoint& point, int64_t step, const KernelSet& kernels, Parallel& parallel) {
+  int32_t* counters = point.counters;
+  if (counters[kRefreshes] == 0 || point.kind == 0) {
+    if (counters[kRefreshes] > 0 && point.history != nullptr) {
+      copy(point.held, point.history, point.count, parallel);
+    }
+    copy(point.x, point.held, point.count, parallel);
+    counters[kPreviousStep] = counters[kLastStep];
+    counters[kLastStep] = static_cast<int32_t>(step);
+    counters[kRefreshes] += 1;
+    copy(point.x, point.out, point.count, parallel);
+    return;
+  }
+  if (point.kind == 1 || counters[kRefreshes] < 2 || point.history == nullptr) {
+    copy(point.held, point.out, point.count, parallel);
+    return;
+  }
+  const int32_t newest = counters[kLastStep];
+  const float ahead = static_cast<float>(static_cast<int32_t>(step) - newest);
+  const float share = ahead / static_cast<float>(newest - counters[kPreviousStep]);
+  for_pieces(parallel, point.count, [&](int64_t first, size_t size) {
+    kernels.extrapolate(point.held + first, point.history + first, share, size, point.out + first);
+  });
+}
+
+}  // namespace modiff

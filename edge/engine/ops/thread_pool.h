@@ -1,0 +1,14 @@
+// The kernels' tasks on ExecuTorch's thread pool.
+#pragma once
+
+#include "modulated/parallel.h"
+
+namespace modiff {
+
+// Sets the pool's threads; must be called before the first step, from the main thread. False if there is no pool.
+bool use_threads(int threads);
+
+// Of the process. Runs everything on the calling thread until use_threads says otherwise.
+Parallel& thread_pool();
+
+}  // namespace modiff

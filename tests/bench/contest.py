@@ -1,0 +1,153 @@
+"""Runners side by side: wall-clock ratios from interleaved rounds, and peak memory.
+
+A runner is a process that runs the network once for each line it is sent and answers with the nanoseconds it took:
+``rivals/runner.cpp``, ``rivals/serve.py``, or our engine behind the same interface. Every round runs each runner
+once, in turn, so that what else the machine does falls on all of them; a ratio is taken within a round, and the median
+over the rounds is what is told.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from edge.device.engine_process import EngineProcess
+from edge.toolchain import build_engine
+from tests.bench.instructions import BenchError
+from tests.bench.ours import Prepared, command
+
+START_SECONDS = 300.0
+
+
+class Runner(Protocol):
+    """What takes part."""
+
+    name: str
+    start_seconds: float
+    """From starting the process to its being ready for the first run."""
+
+    def run(self) -> int:
+        """Run the network once; nanoseconds."""
+
+    def finish(self) -> int:
+        """End the process; its peak resident set in bytes."""
+
+
+class LineRunner:
+    """A process that speaks lines: "ready", then nanoseconds for each empty line, at the end its peak in KiB."""
+
+    def __init__(self, name: str, words: Sequence[str]) -> None:
+        self.name = name
+        started = time.monotonic()
+        self._process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
+        )
+        if self._line() != "ready":
+            self._process.kill()
+            raise BenchError("the runner did not start", where=name)
+        self.start_seconds = time.monotonic() - started
+
+    def run(self) -> int:
+        """Run the network once; nanoseconds."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return int(self._line())
+
+    def finish(self) -> int:
+        """End the process; its peak resident set in bytes."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        peak = int(self._line()) * 1024
+        self._process.wait(60)
+        return peak
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        if not line:
+            self._process.kill()
+            raise BenchError(f"the runner died with status {self._process.wait(60)}", where=self.name)
+        return line
+
+
+class OurRunner:
+    """Our engine: the first step of each job, the anchor, is run and not told."""
+
+    def __init__(self, name: str, prepared: Prepared, threads: int) -> None:
+        self.name = name
+        started = time.monotonic()
+        self._engine = EngineProcess(command(build_engine("host"), prepared, threads=threads))
+        self.start_seconds = time.monotonic() - started
+        self._left = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.close()
+
+    def run(self) -> int:
+        """One modulated step; nanoseconds."""
+        if self._left == 0:
+            self._engine.begin(0, 1, 0, None)
+            self._engine.step(0)
+        report = self._engine.step(0)
+        self._left = report.left
+        return report.nanoseconds
+
+    def finish(self) -> int:
+        """End the process; its peak resident set in bytes."""
+        peak, _ = self._engine.memory()
+        self._engine.close()
+        return peak
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one runner did.
+
+    Attributes:
+        name: of the runner.
+        milliseconds: median of its runs.
+        ratio: median of (its time / the first runner's time) over the rounds.
+        spread: quartiles of that ratio.
+        start_seconds: until ready.
+        peak_bytes: resident.
+    """
+
+    name: str
+    milliseconds: float
+    ratio: float
+    spread: tuple[float, float]
+    start_seconds: float
+    peak_bytes: int
+
+
+def contest(runners: Sequence[Runner], rounds: int) -> list[Standing]:
+    """Run every runner once a round, the order turning; the first one is the measure of the others.
+
+    Args:
+        runners: already started.
+        rounds: at least 2; one more is run first to warm up.
+    """
+    times: list[list[int]] = [[] for _ in runners]
+    for index in range(rounds + 1):
+        order = [(index + offset) % len(runners) for offset in range(len(runners))]
+        for position in order:
+            taken = runners[position].run()
+            if index:
+                times[position].append(taken)
+    standings = []
+    for runner, taken_times in zip(runners, times, strict=True):
+        ratios = [mine / first for mine, first in zip(taken_times, times[0], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        milliseconds = statistics.median(taken_times) / 1e6
+        standings.append(
+            Standing(runner.name, milliseconds, middle, (low, high), runner.start_seconds, runner.finish())
+        )
+    return standings

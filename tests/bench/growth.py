@@ -1,0 +1,56 @@
+"""How a step grows with image size and width: instructions, operator calls, state and activations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.bench.compare import count_ours
+from tests.bench.instructions import MAC_CLASSES
+from tests.bench.ours import prepare
+
+SIZES = ("grid-32px-32", "grid-64px-32", "grid-128px-32", "grid-256px-32")
+WIDTHS = ("grid-32px-32", "grid-32px-64", "grid-32px-128", "grid-32px-256")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model.
+
+    Attributes:
+        model: its name.
+        macs: of one denoiser call's linear operators.
+        instructions: of one modulated step.
+        mac_share: share of them that multiply-accumulate.
+        state_bytes: of one job.
+        activation_bytes: of the engine.
+        program_bytes: of the ``.pte``.
+    """
+
+    model: str
+    macs: int
+    instructions: int
+    mac_share: float
+    state_bytes: int
+    activation_bytes: int
+    program_bytes: int
+
+    @property
+    def per_mac(self) -> float:
+        """Instructions per MAC."""
+        return self.instructions / self.macs
+
+
+def measure(model: str, cpu: str) -> Point:
+    """Lower a model and count one of its modulated steps."""
+    prepared = prepare(model)
+    counts = count_ours(prepared, cpu)
+    share = sum(counts.get(name, 0) for name in MAC_CLASSES) / counts.total
+    return Point(
+        model,
+        prepared.macs,
+        counts.total,
+        share,
+        prepared.state_bytes,
+        prepared.activation_bytes,
+        prepared.program.stat().st_size,
+    )

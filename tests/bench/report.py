@@ -1,0 +1,184 @@
+"""The long measurements, run and shown: what ``compare``, ``fit``, ``roofline`` and ``growth`` do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from boards import Board, Cost, load_board
+from tests.bench import compare, cost, growth, output, roofline
+from tests.bench.instructions import MAC_CLASSES, X86, BenchError, Counts
+from tests.bench.models import UNetShape, model_named
+from tests.bench.ours import Prepared, prepare
+from tests.bench.program import read_calls
+
+_CLASSES = ("sdot", "smull", "fmla", "fmla16", "vector", "load", "store")
+
+
+def compare_all(model: str, cpu: str, threads: Sequence[int], rounds: int, *, count: bool) -> dict[str, Any]:
+    """Convert, run and count everything; show two kinds of tables; return them as a document."""
+    prepared = prepare(model)
+    channels, size, _ = model_named(model).sample_shape
+    rivals, missing = compare.entries(model, UNetShape(size=size, channels=channels))
+    counted: dict[str, Counts] = {}
+    if count:
+        counted, uncounted = _count_all(prepared, rivals, cpu)
+        missing += uncounted
+        _show_counts(f"{model}: instructions a step, {cpu}, 1 thread", counted)
+    walls = []
+    for number in threads:
+        output.say(f"contest with {number} threads, {rounds} rounds")
+        walls.append(compare.wall(prepared, rivals, number, rounds))
+        _show_wall(model, walls[-1])
+    files = {compare.OURS: prepared.program.stat().st_size, **{rival.name: rival.file_bytes for rival in rivals}}
+    ours = {
+        "state_bytes": prepared.state_bytes,
+        "activation_bytes": prepared.activation_bytes,
+        "bundle_bytes": compare.bundle_bytes(prepared),
+    }
+    output.show("bytes", ["", "MiB"], [[name, output.mebibytes(n)] for name, n in {**ours, **files}.items()])
+    missing += [each for wall in walls for each in wall.missing]
+    for each in missing:
+        output.say(f"not measured: {each.name}: {each.reason}")
+    instructions = {name: {**counts, "total": counts.total} for name, counts in counted.items()}
+    return {"model": model, "instructions": instructions, "wall": walls, "files": files, **ours, "missing": missing}
+
+
+def _count_all(
+    prepared: Prepared, rivals: Sequence[compare.Entry], cpu: str
+) -> tuple[dict[str, Counts], list[compare.Missing]]:
+    output.say("counting ours")
+    counted = {compare.OURS: compare.count_ours(prepared, cpu)}
+    missing = []
+    for rival in rivals:
+        if rival.program is None:
+            missing.append(compare.Missing(f"{rival.name} instructions", "its wheel for aarch64 needs a Python there"))
+            continue
+        output.say(f"counting {rival.name}")
+        try:
+            # QEMU computes half-precision arithmetic in software, very slowly: one run of it is enough.
+            counted[rival.name] = compare.count_rival(rival.program, cpu, runs=1 if "fp16" in rival.name else 2)
+        except BenchError as error:
+            missing.append(compare.Missing(f"{rival.name} instructions", str(error)))
+    return counted, missing
+
+
+def _show_counts(title: str, counted: dict[str, Counts]) -> None:
+    first = next(iter(counted.values())).total
+    rows = []
+    for name, counts in counted.items():
+        share = 100 * sum(counts.get(kind, 0) for kind in MAC_CLASSES) / counts.total
+        numbers = [f"{counts.get(kind, 0) / 1e6:.1f}" for kind in _CLASSES]
+        rows.append([name, output.giga(counts.total), f"{counts.total / first:.2f}", f"{share:.0f} %", *numbers])
+    output.show(title, ["", "instructions", "of ours", "MAC share", *(f"{kind} M" for kind in _CLASSES)], rows)
+
+
+def _show_wall(model: str, wall: compare.Wall) -> None:
+    rows = [
+        [
+            s.name,
+            f"{s.milliseconds:.1f} ms",
+            f"{s.ratio:.2f}",
+            f"{s.spread[0]:.2f} - {s.spread[1]:.2f}",
+            f"{1000 * s.start_seconds:.0f} ms",
+            output.mebibytes(s.peak_bytes),
+        ]
+        for s in wall.standings
+    ]
+    columns = ["", "median", "of ours", "quartiles", "start", "peak memory"]
+    output.show(f"{model} on this machine, {wall.threads} threads, interleaved rounds", columns, rows)
+
+
+def fit_board(name: str) -> dict[str, Any]:
+    """Measure the grid's layers and the held-out ones, fit, check, show.
+
+    Raises:
+        BenchError: the board has no emulator to count with.
+    """
+    cpu = _core_of(load_board(name))
+    fitted_samples = _measure(cost.GRID, cpu)
+    found = cost.fit(fitted_samples)
+    held_out = _measure(cost.HELD_OUT, cpu)
+    checks = {"layers fitted": cost.check(found, fitted_samples), "layers not seen": cost.check(found, held_out)}
+    _show_fit(name, found, checks)
+    worst = sorted(held_out, key=lambda sample: -abs(sample.error(found)))[:10]
+    rows = [[s.layer, output.mega(s.instructions), f"{100 * s.error(found):+.1f} %"] for s in worst]
+    output.show("worst of the layers not seen", ["layer", "counted", "predicted"], rows)
+    return {"board": name, "cost": found, "checks": checks, "worst": worst}
+
+
+def _core_of(board: Board) -> str:
+    """What to emulate for a board."""
+    if board.emulator is not None:
+        return board.emulator.cpu
+    if board.cpu.arch == X86:
+        return X86
+    raise BenchError("the board has no emulator to count with", where=f"board {board.name}")
+
+
+def _measure(models: Sequence[str], cpu: str) -> list[cost.Sample]:
+    samples = []
+    for model in models:
+        output.say(f"counting {model} on {cpu}")
+        samples += cost.measure(prepare(model), cpu=cpu, isa="auto")
+    return samples
+
+
+def _show_fit(name: str, found: Cost, checks: dict[str, cost.Check]) -> None:
+    rows = [[field.name, f"{getattr(found, field.name):.4g}"] for field in dataclasses.fields(found)]
+    output.show(f"[cost] of {name}, instructions", ["", "fitted"], rows)
+    rows = [
+        [
+            title,
+            str(c.layers),
+            f"{100 * c.median:.1f} %",
+            f"{100 * c.within:.0f} %",
+            f"{100 * c.worst:.1f} %",
+            f"{100 * c.total:+.1f} %",
+        ]
+        for title, c in checks.items()
+    ]
+    columns = ["", "layers", "median error", "within 10 %", "worst", "error of the sum"]
+    output.show("how well it predicts", columns, rows)
+
+
+def show_roofline(model: str, board_name: str, cores: int) -> dict[str, Any]:
+    """One line a modulated layer."""
+    board = load_board(board_name)
+    found = roofline.bounds(board, read_calls(prepare(model).program, "step"), cores)
+    rows = [
+        [
+            b.label,
+            output.mega(b.macs),
+            output.mega(b.bytes),
+            f"{b.intensity:.1f}",
+            f"{1e6 * b.compute_seconds:.0f}",
+            f"{1e6 * b.memory_seconds:.0f}",
+            b.limit,
+        ]
+        for b in found
+    ]
+    columns = ["layer", "MACs", "bytes", "MACs a byte", "us compute", "us memory", "bound"]
+    peak = f"{roofline.macs_per_second(board, cores) / 1e9:.0f} GMAC/s"
+    rate = f"{board.memory.bandwidth_bytes_per_s / 1e9:.1f} GB/s"
+    output.show(f"{model} on {board_name}, {cores} cores: {peak}, {rate}", columns, rows)
+    seconds = sum(max(b.compute_seconds, b.memory_seconds) for b in found)
+    output.say(f"modulated layers cannot take less than {1000 * seconds:.1f} ms a step")
+    return {"board": board_name, "cores": cores, "layers": found, "seconds": seconds}
+
+
+def show_growth(models: Sequence[str] | None, cpu: str) -> list[growth.Point]:
+    """One line a model."""
+    points = []
+    for model in models or dict.fromkeys([*growth.SIZES, *growth.WIDTHS]):
+        output.say(f"counting {model}")
+        points.append(growth.measure(model, cpu))
+    rows = [
+        [p.model, output.giga(p.macs), output.giga(p.instructions), f"{p.per_mac:.4f}", f"{100 * p.mac_share:.0f} %"]
+        + [output.mebibytes(n) for n in (p.state_bytes, p.activation_bytes, p.program_bytes)]
+        for p in points
+    ]
+    columns = ["model", "MACs", "instructions", "per MAC", "MAC share", "state", "activations", "program"]
+    output.show(f"growth of a modulated step, {cpu}", columns, rows)
+    return points
