@@ -83,16 +83,17 @@ class Storage:
 class Cost:
     """What a modulated layer costs with the board's kernels, in executed instructions (of any class).
 
-    ``python -m tests.bench fit`` measures layers of many shapes under emulation and fits the four numbers:
-    ``per_mac`` and ``per_input`` count once a pass, ``per_output`` and ``per_call`` once a step.
+    ``python -m tests.bench fit`` measures layers of many shapes under emulation and fits the five numbers:
+    ``per_mac``, ``per_input`` and ``per_prologue`` count once a pass, ``per_output`` and ``per_call`` once a step.
     """
 
     per_mac: Rate
     per_input: Rate
+    per_prologue: Rate
     per_output: Rate
     per_call: Rate
 
-    def layer(self, macs: int, inputs: int, outputs: int, passes: int) -> float:
+    def layer(self, macs: int, inputs: int, outputs: int, passes: int, *, prologue: bool = True) -> float:
         """Instructions of one layer in one step.
 
         Args:
@@ -100,11 +101,13 @@ class Cost:
             inputs: elements of the layer's input.
             outputs: elements of its output.
             passes: main and residual ones; 0 = the output is made from the state alone.
+            prologue: whether the layer reads its input through a normalization and an activation, as most do.
         """
-        return passes * (self.per_mac * macs + self.per_input * inputs) + self.per_output * outputs + self.per_call
+        per_input = self.per_input + (self.per_prologue if prologue else 0.0)
+        return passes * (self.per_mac * macs + per_input * inputs) + self.per_output * outputs + self.per_call
 
 
-MACS_ALONE = Cost(per_mac=1.0, per_input=0.0, per_output=0.0, per_call=0.0)
+MACS_ALONE = Cost(per_mac=1.0, per_input=0.0, per_prologue=0.0, per_output=0.0, per_call=0.0)
 """For a board whose file has no measured cost: a layer costs its multiply-accumulates."""
 
 

@@ -158,7 +158,8 @@ def test_a_board_without_cost_counts_macs(tmp_path: Path) -> None:
 
 
 def test_cost_of_a_layer(tmp_path: Path) -> None:
-    numbers = "[cost]\nper_mac = 0.5\nper_input = 2\nper_output = 3.0\nper_call = 100\n"
+    numbers = "[cost]\nper_mac = 0.5\nper_input = 2\nper_prologue = 4\nper_output = 3.0\nper_call = 100\n"
     cost = load_board(written(tmp_path, GOOD.partition("[cost]")[0] + numbers)).cost
     assert cost.layer(macs=1000, inputs=10, outputs=20, passes=0) == 3 * 20 + 100
-    assert cost.layer(macs=1000, inputs=10, outputs=20, passes=2) == 2 * (500 + 20) + 3 * 20 + 100
+    assert cost.layer(macs=1000, inputs=10, outputs=20, passes=2) == 2 * (500 + 60) + 3 * 20 + 100
+    assert cost.layer(macs=1000, inputs=10, outputs=20, passes=2, prologue=False) == 2 * (500 + 20) + 3 * 20 + 100

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge.bundle import (
+    FORMAT,
     Bundle,
     Contents,
     Golden,
@@ -97,7 +98,7 @@ def make(model_folder: Path, folder: Path) -> Made:
     engine = build_engine("host")
     start = STEPS - 3
     manifest = Manifest(
-        format=1,
+        format=FORMAT,
         name="tiny",
         board="host",
         kit="0.1.0",
