@@ -5,6 +5,7 @@ The public API is what this module names; ``calib/README.md`` shows it at work.
 
 from calib.adapters import PretrainedModel, adapt, guided
 from calib.calibration import Calibration, CalibrationConfig, calibrate, calibration_key
+from calib.latents import load_decoder
 from calib.models import load_model
 from calib.modulated import ModulatedModel, modulate
 from calib.noise import noise, noise_batch
@@ -32,6 +33,7 @@ __all__ = [
     "flow",
     "guided",
     "load_calibration",
+    "load_decoder",
     "load_model",
     "modulate",
     "noise",

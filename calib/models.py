@@ -16,7 +16,7 @@ from torch import nn
 
 from calib.adapters import AdaptedDenoiser, PretrainedModel, check_conditions, content_hash
 from calib.errors import ModelError
-from calib.kinds import TEXT_TOKENS, Kind, call, call_text_time, read_kind
+from calib.kinds import TEXT_TOKENS, call, call_text_time, read_kind
 from calib.schedules import NoiseSchedule, Schedule, flow
 
 __all__ = ["DEMO_MODEL", "PICKLE_SUFFIXES", "PretrainedModel", "load_model"]
@@ -42,18 +42,18 @@ def load_model(path: Path | None = None, conditions: Mapping[str, torch.Tensor] 
     """
     folder = DEMO_MODEL if path is None else path
     network_folder, scheduler_file = _find_parts(folder)
-    config = _read_json(network_folder / "config.json")
+    config = read_json(network_folder / "config.json")
     kind = read_kind(config, str(network_folder / "config.json"), _text_tokens(network_folder.parent))
     examples = check_conditions(kind.conditions, conditions)
-    variant, weights = _find_weights(network_folder)
+    variant, weights = find_weights(network_folder)
     notes = kind.notes if conditions is None else ()
     scheduler: dict[str, Any] = {}
     if scheduler_file is None:
         notes = (*notes, "no scheduler_config.json: the linear schedule of DDPM is assumed")
     else:
-        scheduler = _read_json(scheduler_file)
+        scheduler = read_json(scheduler_file)
     schedule = _read_schedule(scheduler, str(scheduler_file))
-    network = _load_network(kind, network_folder, variant, weights)
+    network = load_network(kind.class_name, network_folder, variant, weights)
     how = call_text_time if "text_embeds" in examples else call
     denoiser = AdaptedDenoiser(network, kind.sample_shape, tuple(examples), how, kind.attribute)
     name = "demo" if path is None else folder.resolve().name
@@ -87,7 +87,7 @@ def _text_tokens(pipeline: Path) -> int:
     config = pipeline / "text_encoder" / "config.json"
     if not config.is_file():
         return TEXT_TOKENS
-    return int(_read_json(config).get("max_position_embeddings", TEXT_TOKENS))
+    return int(read_json(config).get("max_position_embeddings", TEXT_TOKENS))
 
 
 def _find_parts(folder: Path) -> tuple[Path, Path | None]:
@@ -100,7 +100,7 @@ def _find_parts(folder: Path) -> tuple[Path, Path | None]:
     if not folder.is_dir():
         raise ModelError("no such folder", where=where, mend="give a diffusers folder with safetensors weights")
     if (folder / "model_index.json").is_file():
-        index = _read_json(folder / "model_index.json")
+        index = read_json(folder / "model_index.json")
         found = [name for name in NETWORKS if name in index]
         if not found:
             raise ModelError("the pipeline has no unet and no transformer", where=f"{where}/model_index.json")
@@ -118,7 +118,8 @@ def _find_parts(folder: Path) -> tuple[Path, Path | None]:
     return unet, scheduler if scheduler.is_file() else None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; raises ModelError for anything else."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -128,13 +129,17 @@ def _read_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def _find_weights(folder: Path) -> tuple[str | None, list[Path]]:
-    """The safetensors files, full precision before fp16, and their variant's name."""
+def find_weights(folder: Path) -> tuple[str | None, list[Path]]:
+    """A network folder's safetensors files, full precision before fp16, and their variant's name.
+
+    Raises:
+        ModelError: there are none, or pickles in their place.
+    """
     for variant, name in WEIGHTS.items():
         if (folder / name).is_file():
             return variant, [folder / name]
         if (folder / f"{name}.index.json").is_file():
-            parts = _read_json(folder / f"{name}.index.json").get("weight_map")
+            parts = read_json(folder / f"{name}.index.json").get("weight_map")
             names = sorted({str(part) for part in parts.values()}) if isinstance(parts, dict) else []
             missing = [part for part in names if not (folder / part).is_file()]
             if not names or missing:
@@ -146,8 +151,12 @@ def _find_weights(folder: Path) -> tuple[str | None, list[Path]]:
     raise ModelError(f"no weights: neither of {sorted(WEIGHTS.values())}", where=str(folder))
 
 
-def _load_network(kind: Kind, folder: Path, variant: str | None, weights: list[Path]) -> nn.Module:
-    """The network in float32, every weight of it found in the files and finite."""
+def load_network(class_name: str, folder: Path, variant: str | None, weights: list[Path]) -> nn.Module:
+    """A diffusers network in float32, every weight of it found in the files and finite.
+
+    Raises:
+        ModelError: damaged files, or weights that do not fit the configuration.
+    """
     for part in weights:
         try:
             with safe_open(part, framework="pt") as tensors:
@@ -159,7 +168,7 @@ def _load_network(kind: Kind, folder: Path, variant: str | None, weights: list[P
         with _quiet_imports():
             import diffusers  # noqa: PLC0415 - takes seconds; --help must not wait for it
 
-            network, info = getattr(diffusers, kind.class_name).from_pretrained(
+            network, info = getattr(diffusers, class_name).from_pretrained(
                 folder,
                 variant=variant,
                 torch_dtype=torch.float32,
@@ -187,7 +196,7 @@ def _quiet_imports() -> Iterator[None]:
 
     What matters about the load is checked by the caller.
     """
-    from diffusers.utils import logging as diffusers_logging  # noqa: PLC0415 - see _load_network
+    from diffusers.utils import logging as diffusers_logging  # noqa: PLC0415 - see load_network
 
     verbosity = diffusers_logging.get_verbosity()
     loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
