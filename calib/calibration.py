@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from calib.documents import to_document
 from calib.errors import CalibrationError
-from calib.observe import LayerObservation, linear_layers, observe
+from calib.observe import LayerObservation, observe
 from calib.operators import bias_of, operator_of, weight_of
 from calib.plan import Plan, uniform_plan
+from calib.ranges import Largest, RangeMethod
 from calib.scales import choose_exponents, lattice_step
-from calib.weights import MAX_LATTICE_BITS, MIN_LATTICE_BITS, LayerWeights, lattice_bits, quantize_weight
+from calib.support import survey
+from calib.weights import (
+    MAX_LATTICE_BITS,
+    MIN_LATTICE_BITS,
+    LayerWeights,
+    WeightMethod,
+    corrected_bias,
+    lattice_bits,
+    quantize_weight,
+)
+from calib.weights.moments import InputMoments, observe_moments
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,6 +52,8 @@ class CalibrationConfig:
         exact_share: layers with at most this share of the model's MACs do two passes at every step.
         residual_every: steps from one residual pass to the next; 0 = at the anchor only, None = no residual plane.
         batch: seeds that run together, at least 2 (they are compared with each other).
+        weights: how weights become integers.
+        changes: how far the one pass of a step reaches.
     """
 
     seeds: int = 12
@@ -50,6 +63,13 @@ class CalibrationConfig:
     exact_share: float = 0.0015
     residual_every: int | None = 10
     batch: int = 4
+    weights: WeightMethod = field(default_factory=WeightMethod)
+    changes: RangeMethod = field(default_factory=Largest)
+
+    @property
+    def observed_seeds(self) -> range:
+        """The noise seeds that calibration looks at; evaluation must not."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
     def __post_init__(self) -> None:
         def check(holds: bool, key: str, mend: str) -> None:
@@ -93,7 +113,8 @@ class Calibration:
 
 def calibration_key(model: PretrainedModel, sampler: Sampler, config: CalibrationConfig) -> str:
     """SHA-256 (hex) over everything that decides a calibration: the key of a cache of them."""
-    table = hashlib.sha256(sampler.coefficients.numpy().tobytes() + sampler.timesteps.numpy().tobytes()).hexdigest()
+    tables = (sampler.coefficients, sampler.timesteps, sampler.input_scale, sampler.start_coefficients)
+    table = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tables)).hexdigest()
     document = [
         ALGORITHM,
         model.content_hash,
@@ -101,7 +122,7 @@ def calibration_key(model: PretrainedModel, sampler: Sampler, config: Calibratio
         sampler.steps,
         sampler.clip,
         table,
-        dataclasses.asdict(config),
+        to_document(config),
     ]
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
@@ -131,17 +152,60 @@ def calibrate(
         CalibrationError: a model without a layer to modulate, or one that overflows.
     """
     config = config if config is not None else CalibrationConfig()
-    seeds = range(config.first_seed, config.first_seed + config.seeds)
-    observations = observe(model.denoiser, sampler, model.sample_shape, seeds, batch=config.batch, progress=progress)
-    _, float_layers = linear_layers(model.denoiser)
-    float_layers |= {name: TIMESTEP_ONLY for name, seen in observations.items() if not seen.depends_on_sample}
-    chosen = {name: seen for name, seen in observations.items() if name not in float_layers}
+    support = survey(model)
+    observations = observe(
+        model, sampler, support.modulated, config.observed_seeds, batch=config.batch, progress=progress
+    )
+    moments = gather_moments(model, sampler, config, observations)
+    return assemble(model, sampler, config, observations, float_layers=support.float_layers, moments=moments)
+
+
+def gather_moments(
+    model: PretrainedModel, sampler: Sampler, config: CalibrationConfig, observations: Mapping[str, LayerObservation]
+) -> dict[str, InputMoments]:
+    """What the configured weight method wants to know of the layers' inputs; nothing where it looks at none."""
+    method = config.weights
+    if not method.looks_at_inputs:
+        return {}
+    names = [name for name, seen in observations.items() if not seen.depends_on_time_only]
+    seeds = config.observed_seeds[: method.input_seeds]
+    return observe_moments(
+        model, sampler, seeds, names=names, every=method.input_every, second=method.looks_at_second_moments
+    )
+
+
+def assemble(
+    model: PretrainedModel,
+    sampler: Sampler,
+    config: CalibrationConfig,
+    observations: Mapping[str, LayerObservation],
+    *,
+    float_layers: Mapping[str, str],
+    moments: Mapping[str, InputMoments],
+) -> Calibration:
+    """Choose integers, scales and the uniform plan from what was observed.
+
+    Args:
+        model: the pretrained model.
+        sampler: that the observations were made with.
+        config: settings.
+        observations: by layer name.
+        float_layers: linear layers that cannot be modulated, with the reason.
+        moments: by layer name, where the weight method looks at inputs.
+
+    Raises:
+        CalibrationError: no layer to modulate, or one that overflows.
+    """
+    left = dict(float_layers)
+    left |= {name: TIMESTEP_ONLY for name, seen in observations.items() if seen.depends_on_time_only}
+    chosen = {name: seen for name, seen in observations.items() if name not in left}
     if not chosen:
         raise CalibrationError("the model has no layer to modulate", where=model.name)
     modules = dict(model.denoiser.named_modules())
-    layers = {name: _quantize(name, modules[name], seen, config) for name, seen in chosen.items()}
+    layers = {name: _quantize(name, modules[name], seen, config, moments.get(name)) for name, seen in chosen.items()}
     exponents = {
-        name: choose_exponents(seen, layers[name].step, layers[name].lattice_bits) for name, seen in chosen.items()
+        name: choose_exponents(seen, layers[name].step, layers[name].lattice_bits, config.changes)
+        for name, seen in chosen.items()
     }
     budget = config.exact_share * sum(seen.macs for seen in chosen.values())
     plan = uniform_plan(
@@ -157,18 +221,24 @@ def calibrate(
         plan,
         layers,
         {name: (seen.lowest, seen.highest) for name, seen in chosen.items()},
-        float_layers,
+        left,
         calibration_key(model, sampler, config),
     )
 
 
-def _quantize(name: str, module: nn.Module, seen: LayerObservation, config: CalibrationConfig) -> LayerWeights:
+def _quantize(
+    name: str, module: nn.Module, seen: LayerObservation, config: CalibrationConfig, moments: InputMoments | None
+) -> LayerWeights:
     """Integers and lattice of one layer."""
     operator, _ = operator_of(module)
     try:
-        main, residual, scale = quantize_weight(operator, weight_of(module))
+        weight, method = weight_of(module), config.weights
+        main, residual, scale = quantize_weight(operator, weight, method, moments)
+        bias = corrected_bias(
+            operator, weight, bias=bias_of(module), main=main, scale=scale, method=method, moments=moments
+        )
         bits = lattice_bits(operator, main, residual, wanted=config.lattice_bits)
         step = lattice_step(seen.largest, bits, config.range_headroom)
     except CalibrationError as error:
         raise CalibrationError(error.what, where=name, mend=error.mend) from error
-    return LayerWeights(main, residual, scale, bias_of(module), step, bits)
+    return LayerWeights(main, residual, scale, bias, step, bits)

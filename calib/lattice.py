@@ -134,6 +134,8 @@ class LayerArithmetic:
         inverse_step: float32 scalar tensor ``fl(1 / s)``.
         lattice_bits: ``L``, at most 16; ``|A| <= 2^(L-1) - 1``.
         keeps_history: whether a plan extrapolates this layer.
+        code_limit: largest code of a pass on the main plane. Devices know ``CODE_LIMIT`` alone; narrower codes are for
+            comparison with the literature's 6, 4 and 3 bit changes (``calib.evaluate``).
     """
 
     planes: tuple[IntegerOperator, ...]
@@ -142,6 +144,7 @@ class LayerArithmetic:
     inverse_step: torch.Tensor
     lattice_bits: int
     keeps_history: bool = False
+    code_limit: int = CODE_LIMIT
 
     @property
     def limit(self) -> int:
@@ -195,11 +198,17 @@ def fresh_state(layer: LayerArithmetic, x: torch.Tensor) -> LayerState:
 
 
 def quantize_change(
-    x: torch.Tensor, lattice: torch.Tensor, exponent: int, inverse_step: torch.Tensor, limit: int
+    x: torch.Tensor,
+    lattice: torch.Tensor,
+    exponent: int,
+    inverse_step: torch.Tensor,
+    limit: int,
+    *,
+    code_limit: int = CODE_LIMIT,
 ) -> tuple[torch.Tensor, int]:
     """The code of one pass: how far the lattice should move, in units of ``2^exponent``.
 
-    The clamp keeps both the code within +-127 and the moved lattice within +-``limit``. A NaN input moves nothing.
+    The clamp keeps the code within +-``code_limit`` and the moved lattice within +-``limit``. A NaN moves nothing.
 
     Args:
         x: float32, the layer's input.
@@ -207,6 +216,7 @@ def quantize_change(
         exponent: ``k`` of the pass, >= 0.
         inverse_step: float32 scalar tensor ``fl(1 / s)``.
         limit: ``2^(L-1) - 1``.
+        code_limit: largest magnitude of a code.
 
     Returns:
         The codes as float32 integers, and how many elements were clamped or NaN.
@@ -214,15 +224,18 @@ def quantize_change(
     wide = lattice.to(torch.int32)
     change = x * inverse_step - wide.to(torch.float32)
     rounded = torch.round(change * 2.0**-exponent)
-    lowest = torch.neg((limit + wide) >> exponent).clamp(min=-CODE_LIMIT).to(torch.float32)
-    highest = ((limit - wide) >> exponent).clamp(max=CODE_LIMIT).to(torch.float32)
+    lowest = torch.neg((limit + wide) >> exponent).clamp(min=-code_limit).to(torch.float32)
+    highest = ((limit - wide) >> exponent).clamp(max=code_limit).to(torch.float32)
     codes = torch.where(torch.isnan(rounded), 0.0, rounded).clamp(lowest, highest)
     return codes, int((codes != rounded).sum())
 
 
 def run_pass(layer: LayerArithmetic, state: LayerState, plane: int, x: torch.Tensor, exponent: int) -> int:
     """One pass on one plane, in place; returns how many elements saturated."""
-    codes, saturated = quantize_change(x, state.lattice[plane], exponent, layer.inverse_step, layer.limit)
+    code_limit = layer.code_limit if plane == 0 else CODE_LIMIT
+    codes, saturated = quantize_change(
+        x, state.lattice[plane], exponent, layer.inverse_step, layer.limit, code_limit=code_limit
+    )
     state.lattice[plane] += codes.to(torch.int16) << exponent
     state.accumulator[plane] += layer.planes[plane](codes) << exponent
     return saturated

@@ -24,11 +24,12 @@ from calib.lattice import (
     read_output,
     run_step,
 )
-from calib.operators import operator_of
+from calib.operators import operator_of, plain_type
 from calib.plan import Mode
 from calib.reuse import ReusePoint, attached
 
 if TYPE_CHECKING:
+    from calib.adapters import PretrainedModel
     from calib.calibration import Calibration
     from calib.plan import LayerPlan, PlanRow
     from calib.weights import LayerWeights
@@ -139,11 +140,11 @@ MODULATED: dict[type[nn.Module], type[ModulatedLayer]] = {
     nn.ConvTranspose2d: ModulatedConvTranspose2d,
     nn.Linear: ModulatedLinear,
 }
-"""Float layer -> modulated layer. Subclasses are not listed: they may compute something else."""
+"""Float layer -> modulated layer; ``calib.operators.plain_type`` says which of these a subclass counts as."""
 
 
 class ModulatedModel(nn.Module):
-    """A denoiser whose planned layers are modulated; called as the float one, ``(x, t) -> out``.
+    """A denoiser whose planned layers are modulated; called as the float one, ``(x, t, *conditions) -> out``.
 
     Args:
         denoiser: already holding ``ModulatedLayer`` modules.
@@ -159,10 +160,16 @@ class ModulatedModel(nn.Module):
         self.layers = layers
         self.points = points if points is not None else {}
 
-    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """float32 ``[N, C, H, W]`` and the timestep -> float32 of the same shape."""
+    @property
+    def condition_names(self) -> tuple[str, ...]:
+        """Names of the conditions, in the denoiser's order."""
+        names: tuple[str, ...] = getattr(self.denoiser, "condition_names", ())
+        return names
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, *conditions: torch.Tensor) -> torch.Tensor:
+        """float32 ``[N, C, H, W]``, the timestep and what else the denoiser takes -> float32 like the first."""
         with attached(self.denoiser, self.points):
-            out: torch.Tensor = self.denoiser(x, t)
+            out: torch.Tensor = self.denoiser(x, t, *conditions)
         return out
 
     def reset(self) -> None:
@@ -186,22 +193,24 @@ class ModulatedModel(nn.Module):
         return (*self.layers.values(), *self.points.values())
 
 
-def modulate(denoiser: nn.Module, calibration: Calibration) -> ModulatedModel:
+def modulate(model: nn.Module | PretrainedModel, calibration: Calibration) -> ModulatedModel:
     """A copy of the denoiser with the calibrated layers replaced.
 
     Args:
-        denoiser: the float model that was calibrated; it is not changed.
+        model: the float model that was calibrated, or its denoiser; it is not changed.
         calibration: weights, scales and plan by layer name.
 
     Raises:
         CalibrationError: the model has no such layer or module, or a layer of another shape.
     """
+    denoiser = model if isinstance(model, nn.Module) else model.denoiser
     modulated = copy.deepcopy(denoiser).eval().requires_grad_(requires_grad=False)
     modules = dict(modulated.named_modules())
     layers: dict[str, ModulatedLayer] = {}
     for name, plan in calibration.plan.layers.items():
         module, weights = modules.get(name), calibration.layers[name]
-        if module is None or type(module) not in MODULATED:
+        kind = plain_type(module) if module is not None else None
+        if module is None or kind is None:
             raise CalibrationError("the model has no such layer", where=name, mend="calibrate this model anew")
         operator, shape = operator_of(module)
         if shape != weights.main.shape:
@@ -210,7 +219,7 @@ def modulate(denoiser: nn.Module, calibration: Calibration) -> ModulatedModel:
                 where=name,
                 mend="calibrate this model anew",
             )
-        layers[name] = MODULATED[type(module)](operator, weights, plan)
+        layers[name] = MODULATED[kind](operator, weights, plan)
         parent, _, child = name.rpartition(".")
         setattr(modules[parent], child, layers[name])
     for name in calibration.plan.points:

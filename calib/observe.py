@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from calib.noise import noise_batch
-from calib.operators import LINEAR_LAYERS, macs_of, why_not
+from calib.operators import macs_of
 from calib.samplers import Sampler
 from calib.sampling import sample, start_generation
+
+if TYPE_CHECKING:
+    from calib.adapters import PretrainedModel
 
 _MANTISSA_BITS = 3
 _BIN_SHIFT = 23 - _MANTISSA_BITS
@@ -29,7 +33,7 @@ class LayerObservation:
 
     Attributes:
         lowest, highest: extreme values over the run and all seeds.
-        depends_on_sample: False where every seed saw the same input, as layers do that look at the timestep only.
+        depends_on_sample: False where every seed saw the same input.
         macs: multiply-accumulates of one pass for one sample, padding counted.
         changes: int64 ``[T, BINS]``: histogram of ``|x_i - x_(i-1)|``; row 0 is empty.
     """
@@ -47,6 +51,11 @@ class LayerObservation:
         return cls(torch.zeros(steps, BINS, dtype=torch.int64))
 
     @property
+    def depends_on_time_only(self) -> bool:
+        """The same for every seed, but not for every step; what is the same for both is a condition, or constant."""
+        return not self.depends_on_sample and bool(self.changes[:, 1:].any())
+
+    @property
     def largest(self) -> float:
         """Largest magnitude over the run."""
         return max(-self.lowest, self.highest)
@@ -58,7 +67,7 @@ class LayerObservation:
         if not self.depends_on_sample:
             self.depends_on_sample = bool((x - x[:1]).abs().max() > SEED_TOLERANCE * self.largest)
         if self._previous is not None:
-            bins = (x - self._previous).abs_().flatten().view(torch.int32) >> _BIN_SHIFT
+            bins = bins_of((x - self._previous).abs_())
             self.changes[step] += torch.bincount(bins, minlength=BINS)
         self._previous = x.clone()
 
@@ -67,60 +76,58 @@ class LayerObservation:
         self._previous = None
 
 
+def bins_of(magnitudes: torch.Tensor) -> torch.Tensor:
+    """int32, flat: the bin of each magnitude (float32, not negative)."""
+    return magnitudes.flatten().view(torch.int32) >> _BIN_SHIFT
+
+
 def bin_sizes() -> torch.Tensor:
     """float64 ``[BINS]``: the change that stands for each bin (its middle; not finite at the top end)."""
     lowest = torch.arange(BINS, dtype=torch.int32) << _BIN_SHIFT
     return (lowest + (1 << (_BIN_SHIFT - 1))).view(torch.float32).double()
 
 
-def linear_layers(denoiser: nn.Module) -> tuple[list[str], dict[str, str]]:
-    """Names of the layers that can be modulated, and of the linear ones that cannot, with the reason."""
-    able, unable = [], {}
-    for name, module in denoiser.named_modules():
-        if isinstance(module, LINEAR_LAYERS):
-            reason = why_not(module)
-            if reason is None:
-                able.append(name)
-            else:
-                unable[name] = reason
-    return able, unable
-
-
 def observe(
-    denoiser: nn.Module,
+    model: PretrainedModel,
     sampler: Sampler,
-    shape: tuple[int, int, int],
+    names: Sequence[str],
     seeds: Sequence[int],
     *,
     batch: int = 4,
     progress: Callable[[int, int], None] | None = None,
+    denoiser: nn.Module | None = None,
+    live: Mapping[str, Collection[int]] | None = None,
 ) -> dict[str, LayerObservation]:
-    """Run the float sampler once for each seed and watch every layer that can be modulated.
+    """Run the float sampler once for each seed and watch layers.
 
     Args:
-        denoiser: the float model.
+        model: the float model; its examples of conditions are given to the seeds one after the other.
         sampler: what the device will run.
-        shape: (C, H, W) of a sample.
+        names: of the layers, each called once a step (``calib.support`` finds them).
         seeds: of the starting noise.
         batch: seeds that run together.
         progress: called with (steps done, steps in all).
+        denoiser: what to run in the place of the model's, such as one that reuses blocks; it calls the same layers.
+        live: by layer name, the steps to look at; changes are then from one of these to the next. None = all.
 
     Returns:
-        By layer name; a layer that the model never calls is missing.
+        By layer name.
     """
-    names, _ = linear_layers(denoiser)
     observations: dict[str, LayerObservation] = {}
     done, total = 0, sampler.steps * -(-len(seeds) // batch)
     for first in range(0, len(seeds), batch):
-        x = start_generation(sampler, noise_batch(seeds[first : first + batch], shape))
-        with _watch(denoiser, names, observations, sampler.steps) as advance:
+        some = seeds[first : first + batch]
+        x = start_generation(sampler, noise_batch(some, model.sample_shape))
+        conditions = model.example_conditions(len(some), first)
+        with _watch(model.denoiser, names, observations, steps=sampler.steps, samples=len(some), live=live) as advance:
 
             def step_done(i: int, _: torch.Tensor, *, before: int = done) -> None:
                 advance(i + 1)
                 if progress is not None:
                     progress(before + i + 1, total)
 
-            sample(denoiser, sampler, x, on_step=step_done)
+            run = denoiser if denoiser is not None else model.denoiser
+            sample(run, sampler, x, on_step=step_done, seeds=some, conditions=conditions)
         done += sampler.steps
         for observation in observations.values():
             observation.forget_previous()
@@ -129,7 +136,13 @@ def observe(
 
 @contextmanager
 def _watch(
-    denoiser: nn.Module, names: Sequence[str], observations: dict[str, LayerObservation], steps: int
+    denoiser: nn.Module,
+    names: Sequence[str],
+    observations: dict[str, LayerObservation],
+    *,
+    steps: int,
+    samples: int,
+    live: Mapping[str, Collection[int]] | None,
 ) -> Iterator[Callable[[int], None]]:
     """Hooks on the named layers while the context lives; gives the function that sets the step to record."""
     current = 0
@@ -140,8 +153,10 @@ def _watch(
 
     def hook_for(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
         def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            if live is not None and current not in live[name]:
+                return
             observation = observations.setdefault(name, LayerObservation.empty(steps))
-            observation.macs = macs_of(module, inputs[0], output)
+            observation.macs = macs_of(module, inputs[0], output, samples)
             observation.see(current, inputs[0].detach())
 
         return hook

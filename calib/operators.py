@@ -14,10 +14,12 @@ LINEAR_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTra
 def why_not(module: nn.Module) -> str | None:
     """Why a linear layer has to stay in floating point, or None where it can be modulated.
 
-    Subclasses of the linear layers are not read: they may compute something else.
+    A subclass counts as what it inherits from where it computes the same; what else it may compute is not read.
     """
-    if type(module) not in LINEAR_LAYERS:
+    if plain_type(module) is None:
         return f"{type(module).__name__} is not a plain convolution or linear layer"
+    if module._forward_hooks or module._forward_pre_hooks:  # noqa: SLF001 - there is no other way to see them
+        return "it has forward hooks, which may change what it computes"
     if isinstance(module, nn.Linear):
         return None
     assert isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d)
@@ -27,6 +29,22 @@ def why_not(module: nn.Module) -> str | None:
         d * (k - 1) % 2 for d, k in zip(module.dilation, module.kernel_size, strict=True)
     ):
         return "padding 'same' is uneven here"
+    return None
+
+
+def plain_type(module: nn.Module) -> type[nn.Module] | None:
+    """The linear layer that a module computes: its class, or the one it inherits ``forward`` from; None for others.
+
+    diffusers' LoRA-compatible layers are plain while no LoRA is loaded.
+    """
+    for kind in LINEAR_LAYERS:
+        if isinstance(module, kind):
+            own = type(module)
+            inherits = own.forward is kind.forward and all(
+                getattr(own, name, None) is getattr(kind, name, None) for name in ("_conv_forward", "_output_padding")
+            )
+            no_lora = own.__name__.startswith("LoRACompatible") and getattr(module, "lora_layer", own) is None
+            return kind if inherits or no_lora else None
     return None
 
 
@@ -74,18 +92,18 @@ def bias_of(module: nn.Module) -> torch.Tensor:
     return torch.zeros(module.out_channels)
 
 
-def macs_of(module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> int:
-    """Multiply-accumulates of a layer for one batch entry, those with padding counted.
+def macs_of(module: nn.Module, x: torch.Tensor, output: torch.Tensor, samples: int) -> int:
+    """Multiply-accumulates of a layer for one sample, those with padding counted.
 
     Args:
         module: a convolution or linear layer.
-        x: its input ``[N, ...]``.
+        x: its input, whose first dimension need not be that of the samples.
         output: what it made of it.
+        samples: that the model ran on.
     """
     weight = weight_of(module)
-    if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d):
-        return x[0].numel() * weight[0].numel()
-    return output[0].numel() * weight[0].numel()
+    moved = x if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d) else output
+    return moved.numel() * weight[0].numel() // samples
 
 
 def _padding(module: nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -15,11 +14,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from calib.calibration import Calibration, CalibrationConfig
+from calib.documents import from_document, to_document
 from calib.errors import CalibrationError
 from calib.plan import Plan
 from calib.weights import MAX_LATTICE_BITS, MIN_LATTICE_BITS, LayerWeights
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: the configuration names weight and range methods, and the plan may have reuse points."""
 MANIFEST, PLAN, TENSORS = "manifest.json", "plan.json", "tensors.safetensors"
 AGAIN = "delete the folder and calibrate anew"
 TENSOR_TYPES = {
@@ -47,7 +48,7 @@ def save_calibration(calibration: Calibration, folder: Path) -> None:
     files = {TENSORS: save(tensors), PLAN: calibration.plan.to_json().encode()}
     manifest = {
         "format": FORMAT_VERSION,
-        "config": dataclasses.asdict(calibration.config),
+        "config": to_document(calibration.config),
         "model_hash": calibration.model_hash,
         "sampler": calibration.sampler,
         "content_hash": calibration.content_hash,
@@ -79,7 +80,7 @@ def load_calibration(folder: Path) -> Calibration:
         raise CalibrationError(f"damaged: {error}", where=str(folder / TENSORS), mend=AGAIN) from error
     plan = Plan.from_json(data[PLAN].decode(), where=str(folder / PLAN))
     try:
-        config = CalibrationConfig(**manifest["config"])
+        config = from_document(CalibrationConfig, manifest["config"], where=where)
         entries: dict[str, dict[str, Any]] = manifest["layers"]
         layers = {name: _layer(name, entry["lattice_bits"], tensors, folder) for name, entry in entries.items()}
         ranges = {name: (float(entry["range"][0]), float(entry["range"][1])) for name, entry in entries.items()}

@@ -19,7 +19,7 @@ import shutil
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from math import isfinite
+from math import isfinite, prod
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from boards import Board
 
-FORMAT = 1
+FORMAT = 2
 KIT_VERSION = "0.1.0"
 """The distribution's version, of which the device need not have the metadata."""
 MANIFEST = "manifest.json"
@@ -74,14 +74,37 @@ class RuntimeVersions:
 
 
 @dataclass(frozen=True)
+class ConditionFacts:
+    """An input beside image and time that a job brings: name, element type, and sizes with the batch of 1."""
+
+    name: str
+    type: Literal["float32", "int64"]
+    sizes: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Of the whole tensor."""
+        return prod(self.sizes) * {"float32": 4, "int64": 8}[self.type]
+
+
+@dataclass(frozen=True)
 class ModelFacts:
-    """The model: its images are [channels, height, width]; ``content_hash`` is of the pretrained weights."""
+    """The model: its images are [channels, height, width]; ``content_hash`` is of the pretrained weights.
+
+    Jobs bring ``conditions`` in this order, little endian.
+    """
 
     name: str
     channels: int
     height: int
     width: int
     content_hash: str
+    conditions: tuple[ConditionFacts, ...] = ()
+
+    @property
+    def condition_bytes(self) -> int:
+        """Of all conditions."""
+        return sum(condition.bytes for condition in self.conditions)
 
 
 @dataclass(frozen=True)
@@ -110,7 +133,9 @@ class MemoryNeeds:
 
 @dataclass(frozen=True)
 class Golden:
-    """The self-test: denoise an all-zero image from ``start``; the PSNR (peak 2.0) against golden.f32 must suffice."""
+    """The self-test: denoise an all-zero image from ``start``, all conditions zero; the PSNR (peak 2.0) against
+    golden.f32 must suffice.
+    """
 
     seed: int
     start: int
@@ -339,6 +364,10 @@ def _check(manifest: Manifest, where: str) -> None:
     require(1 <= manifest.sampler.steps <= 1_000_000, f"sampler.steps = {manifest.sampler.steps} is not possible")
     sides = (model.channels, model.height, model.width)
     require(all(1 <= side <= 1 << 16 for side in sides), f"model sizes {sides} are not possible")
+    for condition in model.conditions:
+        sized = len(condition.sizes) <= 8 and all(1 <= size <= 1 << 24 for size in condition.sizes)
+        require(sized, f"condition {condition.name}: sizes {condition.sizes} are not possible")
+    require(model.condition_bytes <= 1 << 24, f"conditions of {model.condition_bytes} bytes are too long")
     require(0 <= golden.start < manifest.sampler.steps, f"golden.start = {golden.start} is not a step")
     require(0 <= golden.seed < 1 << 64, "golden.seed is not a 64-bit number")
     sizes = (needs.state_bytes, needs.activation_bytes, needs.program_bytes, needs.peak_bytes)

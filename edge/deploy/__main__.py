@@ -26,6 +26,8 @@ Examples:
 
   python -m edge.deploy --board rpi5 --model DIR --image a.png your model, your picture
 
+  python -m edge.deploy --board rpi5 --model DIR --condition class_labels=207 --guidance 4
+
 Exit codes: 0 done, 2 usage, 3 board, 4 model, 5 calibration, 6 toolchain or lowering, 7 bundle, 8 port, 9 link,
 10 device refused, 11 job failed, 12 job input, 130 interrupted.
 """
@@ -44,13 +46,19 @@ def main(
         str | None, typer.Option(envvar="EDGE_PORT", help="auto, a path, socket://HOST:PORT; default: virtual if none")
     ] = None,
     virtual: Annotated[bool, typer.Option("--virtual", help="a virtual board even if ports are there")] = False,
-    sampler: Annotated[str, typer.Option(envvar="EDGE_SAMPLER", help="ddim or dpmpp2m")] = "ddim",
+    sampler: Annotated[
+        str, typer.Option(envvar="EDGE_SAMPLER", help="ddim, ddpm, dpmpp2m, euler, heun or flow-euler")
+    ] = "ddim",
     steps: Annotated[int, typer.Option(envvar="EDGE_STEPS", help="sampler steps")] = 50,
     generate: Annotated[
         list[int] | None, typer.Option(help="seed of a generate job; repeat it; default: 0 and 1")
     ] = None,
     image: Annotated[list[Path] | None, typer.Option(help="picture of an inspect job; repeat it")] = None,
     inspect_from: Annotated[float, typer.Option(help="share of the steps an inspection skips")] = 0.84,
+    condition: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE or NAME=FILE.safetensors of a conditional model; repeat it")
+    ] = None,
+    guidance: Annotated[float | None, typer.Option(help="scale of classifier-free guidance")] = None,
     out: Annotated[Path, typer.Option(envvar="EDGE_OUT", help="folder for pictures and report.json")] = Path("out"),
     cache: Annotated[Path | None, typer.Option(envvar=CACHE_VARIABLE, help="cache folder; default: the user's")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="write the report as JSON on stdout")] = False,
@@ -62,6 +70,8 @@ def main(
         port=port,
         virtual=virtual,
         sampler=sampler,
+        conditions=tuple(condition or []),
+        guidance=guidance,
         steps=steps,
         seeds=tuple(generate or [0, 1]),
         images=tuple(image or []),

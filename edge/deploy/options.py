@@ -20,13 +20,15 @@ class DeployOptions:
         model: diffusers folder, or None for the demo model.
         port: ``auto``, a device path, ``socket://HOST:PORT``, or None: a board if one answers, else a virtual one.
         virtual: start a virtual board even if ports are there.
-        sampler: ``ddim`` or ``dpmpp2m``.
+        sampler: ``ddim``, ``ddpm``, ``dpmpp2m``, ``euler``, ``heun`` or ``flow-euler``.
         steps: sampler steps T.
         seeds: one ``generate`` job each.
         images: pictures for ``inspect`` jobs; empty means the demo's held-out crops when the demo model is used.
         inspect_from: share of the sampler's steps that an inspection skips; 0.84 keeps the last 16%.
         out: folder for pictures and the JSON report.
         cache: folder for calibrations, engines and virtual boards.
+        conditions: ``NAME=VALUE`` or ``NAME=FILE`` each, for conditional models.
+        guidance: scale of classifier-free guidance, or None.
     """
 
     board: str
@@ -40,6 +42,8 @@ class DeployOptions:
     inspect_from: float
     out: Path
     cache: Path
+    conditions: tuple[str, ...] = ()
+    guidance: float | None = None
 
     def check(self) -> None:
         """Refuse what cannot work, with the option's name.
@@ -60,7 +64,6 @@ class DeployOptions:
                 "a virtual board has no port to choose", where="--virtual, --port", mend="give one of them"
             )
 
-    @property
-    def inspect_start(self) -> int:
-        """First sampler step of an inspection, in [1, steps - 1]."""
-        return min(self.steps - 1, max(1, round(self.steps * self.inspect_from)))
+    def inspect_start(self, steps: int) -> int:
+        """First step of an inspection, in [1, steps - 1], of a sampler that runs ``steps`` evaluations."""
+        return min(steps - 1, max(1, round(steps * self.inspect_from)))

@@ -21,7 +21,8 @@ FULL_SCALE_ANOMALY = 0.5
 
 
 def to_picture(image: NDArray[np.float32]) -> Image.Image:
-    """float32 [C, H, W] in [-1, 1], C 1 or 3, to an 8-bit picture."""
+    """float32 [C, H, W] in [-1, 1] to an 8-bit picture; with other than 1 or 3 channels, the first one as grey."""
+    image = image if image.shape[0] == 3 else image[:1]
     pixels = np.rint((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
     return Image.fromarray(pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0))
 

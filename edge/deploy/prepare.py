@@ -11,8 +11,9 @@ from calib.calibration import CalibrationConfig, calibrate, calibration_key
 from calib.errors import CalibrationError
 from calib.models import PretrainedModel
 from calib.modulated import ModulatedModel, modulate
-from calib.samplers import Sampler, build_sampler
+from calib.samplers import Sampler
 from calib.storage import load_calibration, save_calibration
+from calib.support import check_supported
 from edge.bundle import Bundle, Contents, check_fits, pack_bundle, read_bundle, verify_bundle
 from edge.cache import content_key, sources_key
 from edge.errors import BundleError
@@ -41,13 +42,12 @@ class Prepared:
     bundle: Bundle
 
 
-def prepare(model: PretrainedModel, options: DeployOptions, board: Board, stages: Stages) -> Prepared:
+def prepare(model: PretrainedModel, sampler: Sampler, options: DeployOptions, board: Board, stages: Stages) -> Prepared:
     """Make the bundle, or find it in the cache when model, settings, board and sources are the same.
 
     Raises:
-        KitError: of the part that refused: calibration, toolchain, lowering, bundle.
+        KitError: of the part that refused: the model, calibration, toolchain, lowering, bundle.
     """
-    sampler = build_sampler(options.sampler, options.steps, model.schedule)
     with stages.stage("calibrate") as report:
         calibration = _calibrated(model, sampler, options.cache, report)
     with stages.stage(f"build the engine for {board.cpu.arch}") as report:
@@ -58,7 +58,7 @@ def prepare(model: PretrainedModel, options: DeployOptions, board: Board, stages
     with stages.stage("lower and pack the bundle"):
         bundle = _cached_bundle(folder)
         if bundle is None:
-            program = lower(modulated, sampler, model.sample_shape)
+            program = lower(modulated, sampler, model.sample_shape, model.conditions)
             golden, expected = golden_test(GOLDEN_SEED, model, modulated, sampler)
             contents = Contents(
                 describe(program, model, calibration, board, golden),
@@ -79,6 +79,7 @@ def _calibrated(model: PretrainedModel, sampler: Sampler, cache: Path, report: R
             return load_calibration(folder)
         except CalibrationError:  # damaged, or cut off while it was written: made anew
             shutil.rmtree(folder)
+    check_supported(model)
     calibration = calibrate(model, sampler, config, report)
     save_calibration(calibration, folder)
     return calibration

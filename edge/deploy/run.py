@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from calib.adapters import guided
 from calib.models import load_model
+from calib.samplers import build_sampler
 from edge.deploy.connect import choose_port, connect
 from edge.deploy.jobs import wanted_jobs
 from edge.deploy.prepare import prepare
@@ -29,9 +31,12 @@ def deploy(options: DeployOptions, board: Board, stages: Stages) -> dict[str, An
     """
     port = choose_port(options, board)
     model = load_model(options.model)
+    if options.guidance is not None:
+        model = guided(model, options.guidance)
+    sampler = build_sampler(options.sampler, options.steps, model.schedule)
     shape = model.sample_shape
-    jobs = wanted_jobs(options, shape)
-    prepared = prepare(model, options, board, stages)
+    jobs = wanted_jobs(options, model, sampler.steps)
+    prepared = prepare(model, sampler, options, board, stages)
     with connect(port, options, board, stages) as client:
         sent = bring(client, prepared.bundle, stages)
         outcomes = run_jobs(client, jobs, shape, stages)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edge.bundle import MANIFEST
+from edge.deploy.conditions import to_bytes
 from edge.release import release_for
 from firmware_bridge.errors import JobFailed
 from firmware_bridge.jobs import Failure, JobRequest, Progress, Result, new_job_id
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from edge.bundle import Bundle
     from edge.console import Report, Stages
@@ -26,13 +28,14 @@ if TYPE_CHECKING:
 class Job:
     """One thing to run: ``generate`` when there is no image, else ``inspect`` from step ``start``.
 
-    ``image``: uint8 [C, H, W] or None.
+    ``image``: uint8 [C, H, W] or None; ``conditions``: what the model takes beside, by name, [1, ...].
     """
 
     title: str
     seed: int
     start: int = 0
     image: NDArray[np.uint8] | None = None
+    conditions: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,11 @@ def run_jobs(client: Client, jobs: Sequence[Job], shape: tuple[int, int, int], s
 
 
 def _request(job_id: str, job: Job) -> JobRequest:
+    conditions = to_bytes(job.conditions)
     if job.image is None:
-        return JobRequest(job_id, "generate", {"seed": job.seed})
-    return JobRequest(job_id, "inspect", {"seed": job.seed, "start": job.start, "dtype": "uint8"}, job.image.tobytes())
+        return JobRequest(job_id, "generate", {"seed": job.seed}, conditions)
+    params = {"seed": job.seed, "start": job.start, "dtype": "uint8"}
+    return JobRequest(job_id, "inspect", params, job.image.tobytes() + conditions)
 
 
 def _outcome(job: Job, result: Result, shape: tuple[int, int, int]) -> Outcome:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from calib.baselines import static_int8
+from calib.baselines import static_quantized
 from calib.evaluate import psnr
 from calib.noise import noise
 from calib.samplers import build_sampler
@@ -20,6 +20,7 @@ from edge.tolerance import least_agreement
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from calib.adapters import PretrainedModel
     from calib.samplers import Sampler
     from edge.console import Stages
     from edge.deploy.prepare import Prepared
@@ -45,7 +46,7 @@ class Verdict:
 
 def verify(prepared: Prepared, outcomes: Sequence[Outcome], stages: Stages) -> list[Verdict]:
     """Run the same jobs on the host, modulated, in FP32 and in its two rivals, and compare."""
-    static = static_int8(prepared.model.denoiser, prepared.calibration.ranges)
+    static = static_quantized(prepared.model.denoiser, prepared.calibration.ranges)
     verdicts = []
     with stages.stage("compare with oracle and FP32") as report:
         for done, outcome in enumerate(outcomes):
@@ -55,21 +56,25 @@ def verify(prepared: Prepared, outcomes: Sequence[Outcome], stages: Stages) -> l
 
 
 def _verdict(prepared: Prepared, outcome: Outcome, static: torch.nn.Module) -> Verdict:
-    job, sampler = outcome.job, prepared.sampler
+    job, sampler, denoiser = outcome.job, prepared.sampler, prepared.model.denoiser
     x = _input(prepared, job, sampler)
-    oracle = sample(prepared.modulated, sampler, x, job.start)
-    fp32 = sample(prepared.model.denoiser, sampler, x, job.start)
+
+    def run(way: torch.nn.Module) -> torch.Tensor:
+        return sample(way, sampler, x, job.start, seeds=[job.seed], conditions=job.conditions)
+
+    oracle, fp32 = run(prepared.modulated), run(denoiser)
     device = torch.from_numpy(outcome.x.copy())[None]
     fewer = None
     if job.image is None:
-        half = build_sampler(sampler.name, fewer_steps(sampler.steps), prepared.model.schedule)
-        fewer = float(psnr(sample(prepared.model.denoiser, half, _input(prepared, job, half)), fp32))
+        half = _fewer(sampler, prepared.model)
+        other = sample(denoiser, half, _input(prepared, job, half), seeds=[job.seed], conditions=job.conditions)
+        fewer = float(psnr(other, fp32))
     return Verdict(
         outcome=outcome,
         oracle_db=float(psnr(device, oracle)),
         least_db=least_agreement(float(psnr(oracle, fp32))),
         fp32_db=float(psnr(device, fp32)),
-        static_int8_db=float(psnr(sample(static, sampler, x, job.start), fp32)),
+        static_int8_db=float(psnr(run(static), fp32)),
         fewer_steps_db=fewer,
         fp32=fp32[0],
     )
@@ -78,6 +83,14 @@ def _verdict(prepared: Prepared, outcome: Outcome, static: torch.nn.Module) -> V
 def fewer_steps(steps: int) -> int:
     """Half the steps, at least one: what FP32 is compared with."""
     return max(1, steps // 2)
+
+
+def _fewer(sampler: Sampler, model: PretrainedModel) -> Sampler:
+    """The same solver with about half the evaluations; Heun's method takes two a step, but for the last."""
+    evaluations = fewer_steps(sampler.steps)
+    return build_sampler(
+        sampler.name, (evaluations + 1) // 2 if sampler.name == "heun" else evaluations, model.schedule
+    )
 
 
 def require_agreement(verdicts: Sequence[Verdict]) -> None:

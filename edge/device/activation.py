@@ -214,11 +214,12 @@ class Bundles:
     def _check_engine(self, engine: EngineProcess, manifest: Manifest) -> None:
         """What the engine found in the program must be what the manifest promised."""
         info, model = engine.info, manifest.model
-        found = (*info.shape, info.steps)
-        promised = (model.channels, model.height, model.width, manifest.sampler.steps)
+        found = (*info.shape, info.steps, info.condition_bytes)
+        promised = (model.channels, model.height, model.width, manifest.sampler.steps, model.condition_bytes)
         if found != promised:
             raise BundleRejected(
-                f"the program has (C, H, W, steps) {found}, the manifest says {promised}", mend="build the bundle anew"
+                f"the program has (C, H, W, steps, condition bytes) {found}, the manifest says {promised}",
+                mend="build the bundle anew",
             )
         if info.state_bytes_per_slot > self._board.memory.state_budget_bytes:
             raise BundleRejected(

@@ -132,6 +132,7 @@ class EngineInfo:
     activation_bytes: int
     program_bytes: int
     slots: int
+    condition_bytes: int
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -203,10 +204,27 @@ class EngineProcess:
         """Whether the process still runs."""
         return self._process.poll() is None
 
-    def begin(self, slot: int, seed: int, start: int, image: bytes | None, kind: ImageType = ImageType.FLOAT32) -> None:
-        """Reset ``slot`` and put a job into it: ``image`` [C,H,W] to inspect, or None to generate."""
+    def begin(  # noqa: PLR0917 - a job
+        self,
+        slot: int,
+        seed: int,
+        start: int,
+        image: bytes | None,
+        kind: ImageType = ImageType.FLOAT32,
+        conditions: bytes = b"",
+    ) -> None:
+        """Reset ``slot`` and put a job into it.
+
+        Args:
+            slot: where.
+            seed: of its noise.
+            start: its first sampler step.
+            image: [C,H,W] to inspect, or None to generate.
+            kind: the image's element type.
+            conditions: the program's further inputs, one after the other, ``info.condition_bytes`` in all.
+        """
         head = _BEGIN.pack(seed, start, image is not None, kind, 0)
-        self._ask(Kind.BEGIN, slot, head + (image or b""))
+        self._ask(Kind.BEGIN, slot, head + (image or b"") + conditions)
 
     def step(self, slot: int) -> StepReport:
         """Run one sampler step of the job in ``slot``."""

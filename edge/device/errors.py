@@ -96,4 +96,5 @@ _MENDS = {
     6: "look for NaN or infinity where the image is made",
     7: "start from 0 to steps-1",
     9: "restore the snapshot with the bundle that took it",
+    12: "send the conditions that the bundle's manifest lists",
 }

@@ -75,9 +75,8 @@ def _look_at(unfinished: Unfinished, manifest: Manifest | None, bundle_id: str |
         return _failure(FailureCode.INTERNAL, f"the device went down {MAX_STARTS} times while the job ran"), None
     if left is not None and left <= 0:
         return _failure(FailureCode.DEADLINE, "its deadline passed while the device was down"), None
-    shape = (manifest.model.channels, manifest.model.height, manifest.model.width)
     try:
-        job = read_job(request_from(unfinished.job_id, unfinished.request), shape, manifest.sampler.steps)
+        job = read_job(request_from(unfinished.job_id, unfinished.request), manifest.model, manifest.sampler.steps)
     except KitError as error:
         return _failure(FailureCode.INTERNAL, words(error)), None
     deadline = None if left is None else time.monotonic() + left

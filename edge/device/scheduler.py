@@ -38,13 +38,16 @@ _KEPT_TOTALS = ("nanoseconds", "passes", "residual_passes", "macs", "saturated")
 
 @dataclass(frozen=True)
 class Job:
-    """What to run: noise ``seed``, first step, and the image [C,H,W] to inspect or None to generate."""
+    """What to run: noise ``seed``, first step, the image [C,H,W] to inspect or None to generate, and what else the
+    program takes, one tensor after the other.
+    """
 
     job_id: str
     seed: int
     start: int = 0
     image: bytes | None = None
     image_type: ImageType = ImageType.FLOAT32
+    conditions: bytes = b""
     priority: int = 0
     deadline: float | None = None  # of the monotonic clock
     snapshot: Snapshot | None = None  # to go on from, if the engine takes it
@@ -395,5 +398,5 @@ def _put(engine: EngineProcess, slot: int, job: Job) -> Totals:
             log.warning("job %s: its snapshot is refused, it begins anew: %s", job.job_id, error)
         else:
             return Totals.resumed(job.snapshot.totals)
-    engine.begin(slot, job.seed, job.start, job.image, job.image_type)
+    engine.begin(slot, job.seed, job.start, job.image, job.image_type, job.conditions)
     return Totals()

@@ -47,7 +47,7 @@ def psnr(a: bytes, b: bytes) -> float:
 def run(
     engine: EngineProcess, *, seed: int, start: int, golden: bytes, least: float, on_step: Callable[[int, int], None]
 ) -> float:
-    """Denoise an all-zero image from step ``start`` and compare.
+    """Denoise an all-zero image from step ``start``, all conditions zero, and compare.
 
     Args:
         engine: a fresh engine of the bundle under test.
@@ -69,7 +69,7 @@ def run(
         raise SelfTestFailed(
             f"the golden output has {len(golden)} bytes, the program's images {size}", mend="build the bundle anew"
         )
-    engine.begin(0, seed, start, bytes(size))
+    engine.begin(0, seed, start, bytes(size), conditions=bytes(engine.info.condition_bytes))
     left = engine.info.steps - start
     total = left
     while left:

@@ -212,8 +212,7 @@ class Supervisor:
                 raise NoActiveBundle("no bundle is active", where=f"job {job.job_id}", mend="deploy one")
             if self._activating:  # else a job checked against one bundle would run in the next
                 raise Busy("an activation is under way", where=f"job {job.job_id}", mend="wait for its end")
-            shape = (active.model.channels, active.model.height, active.model.width)
-            ready = read_job(job, shape, active.sampler.steps)
+            ready = read_job(job, active.model, active.sampler.steps)
             ready = replace(ready, priority=job.priority, deadline=at_time(time.monotonic(), job.deadline))
             if len(self._under_way) >= QUEUE_LIMIT:
                 raise Busy(f"{len(self._under_way)} jobs are under way", mend="wait for one to end")

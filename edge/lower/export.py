@@ -2,8 +2,9 @@
 
     modulated model + sampler -> StepProgram -> exported program -> LoweredProgram (the bytes of a ``.pte``)
 
-Method ``step(x, i, first)`` is described in ``edge.lower.program``. Constant methods: ``steps`` (int),
-``initial_sigma`` (float32 [1]), ``start_coefficients`` (float32 [T, 2]), ``program_format`` (int).
+Method ``step`` is described in ``edge.lower.program``. Constant methods: ``steps`` (int),
+``initial_sigma`` (float32 [1]), ``start_coefficients`` (float32 [T, 2]), ``draws_noise`` (int: 1 where ``step`` takes
+noise), ``program_format`` (int).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from edge.lower.program import build_program
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from torch import Tensor
     from torch.export import ExportedProgram
 
     from calib.modulated import ModulatedModel
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 METHOD = "step"
 FUSED = "fused"
 """Where an exported graph module remembers whether it was fused."""
-PROGRAM_FORMAT = 1
+PROGRAM_FORMAT = 2
 """Changes whenever the methods of a program or their meaning change; the engine checks it."""
 
 
@@ -116,6 +118,7 @@ def lower_exported(exported: ExportedProgram, program: StepProgram, sampler: Sam
         "steps": program.steps,
         "initial_sigma": torch.tensor([sampler.initial_sigma], dtype=torch.float32),
         "start_coefficients": sampler.start_coefficients.to(torch.float32).contiguous(),
+        "draws_noise": int(program.draws_noise),
         "program_format": PROGRAM_FORMAT,
     }
     with warnings.catch_warnings(), _as_lowering_error("lower"):
@@ -148,18 +151,24 @@ def lower_exported(exported: ExportedProgram, program: StepProgram, sampler: Sam
     )
 
 
-def lower(modulated: ModulatedModel, sampler: Sampler, sample_shape: tuple[int, int, int]) -> LoweredProgram:
+def lower(
+    modulated: ModulatedModel,
+    sampler: Sampler,
+    sample_shape: tuple[int, int, int],
+    conditions: Mapping[str, Tensor] | None = None,
+) -> LoweredProgram:
     """From a modulated model to the bytes of a ``.pte``.
 
     Args:
         modulated: calibrated with ``sampler``; it is not changed.
         sampler: its tables become part of the program.
         sample_shape: (C, H, W).
+        conditions: examples of what else the denoiser takes, by name, [1, ...] or a batch of them.
 
     Raises:
         LoweringError: the model cannot be expressed, or the device's runtime lacks what it needs.
     """
-    program = build_program(modulated, sampler, sample_shape)
+    program = build_program(modulated, sampler, sample_shape, conditions)
     add_points(program, {name: point.plan for name, point in modulated.points.items()})
     return lower_exported(export_step(program), program, sampler)
 

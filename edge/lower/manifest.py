@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -14,6 +14,7 @@ from edge.bundle import (
     FORMAT,
     GOLDEN_STEPS,
     KIT_VERSION,
+    ConditionFacts,
     Golden,
     Manifest,
     MemoryNeeds,
@@ -37,7 +38,7 @@ EXECUTORCH_VERSION = "1.5.1"
 
 
 def golden_test(seed: int, model: PretrainedModel, modulated: ModulatedModel, sampler: Sampler) -> tuple[Golden, bytes]:
-    """The self-test of a program: its last ``GOLDEN_STEPS`` steps on an all-zero image.
+    """The self-test of a program: its last ``GOLDEN_STEPS`` steps on an all-zero image, all conditions zero.
 
     Returns:
         The test, and what the reference makes of it: float32 little endian [C, H, W].
@@ -45,8 +46,12 @@ def golden_test(seed: int, model: PretrainedModel, modulated: ModulatedModel, sa
     start = max(0, sampler.steps - GOLDEN_STEPS)
     shape = model.sample_shape
     x = start_inspection(sampler, torch.zeros(1, *shape), torch.from_numpy(noise(seed, shape))[None], start)
-    oracle = sample(modulated, sampler, x, start)
-    least = least_agreement(float(psnr(oracle, sample(model.denoiser, sampler, x, start))))
+    given: dict[str, Any] = {
+        "seeds": [seed],
+        "conditions": {name: torch.zeros_like(examples[:1]) for name, examples in model.conditions.items()},
+    }
+    oracle = sample(modulated, sampler, x, start, **given)
+    least = least_agreement(float(psnr(oracle, sample(model.denoiser, sampler, x, start, **given))))
     return Golden(seed, start, "zeros", round(least, 1)), oracle.numpy().astype("<f4").tobytes()
 
 
@@ -75,13 +80,22 @@ def describe(
         board=board.name,
         kit=KIT_VERSION,
         runtime=RuntimeVersions(EXECUTORCH_VERSION, OPERATOR_SET_VERSION),
-        model=ModelFacts(model.name, channels, height, width, model.content_hash),
+        model=ModelFacts(model.name, channels, height, width, model.content_hash, condition_facts(model)),
         sampler=SamplerFacts(calibration.sampler, program.steps),
         plan=summarize(calibration.plan) | {"calibration": calibration.content_hash},
         memory=needs,
         slots=board.slots,
         files=(),
         golden=golden,
+    )
+
+
+def condition_facts(model: PretrainedModel) -> tuple[ConditionFacts, ...]:
+    """Names, types and sizes of what a job brings beside its image, in the program's order."""
+    types: dict[torch.dtype, Literal["float32", "int64"]] = {torch.float32: "float32", torch.int64: "int64"}
+    return tuple(
+        ConditionFacts(name, types[examples.dtype], (1, *examples.shape[1:]))
+        for name, examples in model.conditions.items()
     )
 
 

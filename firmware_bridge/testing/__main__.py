@@ -17,7 +17,7 @@ from firmware_bridge.serve import serve
 from firmware_bridge.testing import ptyline
 from firmware_bridge.testing.device import MemoryDevice
 from firmware_bridge.testing.faulty import Faults
-from firmware_bridge.testing.figures import goodput, hostile, stream
+from firmware_bridge.testing.figures import fleet, goodput, hostile, stream
 from firmware_bridge.testing.simulation import Machine, simulate
 from firmware_bridge.testing.simulation.model import DiskMachine
 
@@ -164,6 +164,28 @@ def stream_command(jobs: int = 1000, payload: int = 1024, as_json: AsJson = Fals
     """Stream small jobs to a device that computes nothing."""
     found = stream.stream(jobs, payload)
     _say(found, f"{found.jobs} jobs: {found.cpu_ms:.2f} ms CPU, {found.wall_ms:.2f} ms each on the host", as_json)
+
+
+@bench.command("queued")
+def queued_command(jobs: int = 1000, payload: int = 1024, as_json: AsJson = False) -> None:
+    """Stream small jobs through the durable queue to a device that computes nothing."""
+    found = fleet.queued_cost(jobs, payload)
+    _say(
+        found, f"{found.jobs} queued jobs: {found.cpu_ms:.2f} ms CPU, {found.wall_ms:.2f} ms each on the host", as_json
+    )
+
+
+@bench.command("fleet")
+def fleet_command(
+    devices: Annotated[int, typer.Option(min=1, help="Devices, each a process on a pty.")] = 16,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Seconds of work for each.")] = 10.0,
+    step: Annotated[float, typer.Option(min=0.001, help="Seconds that a device takes for a step.")] = 0.1,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the throughput of many devices on this host with that of one."""
+    found = fleet.throughput(devices, seconds, step, steps=5)
+    text = f"{found.devices} devices: {found.all:.2f} jobs/s, one: {found.one:.2f} jobs/s, {found.ratio:.1f} times"
+    _say(found, text, as_json)
 
 
 def _say(found: object, text: str, as_json: bool) -> None:

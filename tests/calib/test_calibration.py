@@ -18,6 +18,7 @@ from calib.plan import coarse_exponent
 from calib.samplers import Sampler, build_sampler
 from calib.scales import choose_exponents, lattice_step
 from calib.storage import load_calibration, save_calibration
+from calib.support import survey
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +73,7 @@ def test_the_lattice_spans_the_observed_range_with_headroom(calibration: Calibra
 
 
 def test_the_smallest_layers_are_exact_at_every_step(model: PretrainedModel, sampler: Sampler) -> None:
-    observations = observe(model.denoiser, sampler, model.sample_shape, range(2))
+    observations = observe(model, sampler, survey(model).modulated, range(2))
     assert observations["unet.conv_in"].macs == 16 * 16 * 16 * 9
     assert observations["unet.mid_block.attentions.0.to_q"].macs == 8 * 8 * 32 * 32
     for share, exact in ((0.0, 0), (1.0, 1)):
@@ -118,9 +119,9 @@ def test_settings_out_of_range_are_refused(setting: dict[str, int]) -> None:
 def test_progress_counts_to_the_end(model: PretrainedModel, sampler: Sampler) -> None:
     seen: list[tuple[int, int]] = []
     observe(
-        model.denoiser,
+        model,
         sampler,
-        model.sample_shape,
+        ["unet.conv_in"],
         range(3),
         batch=2,
         progress=lambda done, total: seen.append((done, total)),
@@ -130,7 +131,7 @@ def test_progress_counts_to_the_end(model: PretrainedModel, sampler: Sampler) ->
 
 def test_observation_leaves_no_hook_behind(model: PretrainedModel, calibration: Calibration) -> None:
     assert calibration.layers
-    assert not any(module._forward_pre_hooks for module in model.denoiser.modules())
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.denoiser.modules())
 
 
 def test_an_observation_holds_ranges_and_changes() -> None:
@@ -221,7 +222,7 @@ def test_a_missing_or_garbled_manifest_is_refused(stored: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2},
+        {"format": 99},
         {"format": None},
         {"files": None},
         {"config": {"colour": 1}},

@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from diffusers import UNet2DModel
+from diffusers import (
+    DDPMScheduler,
+    DiTTransformer2DModel,
+    FlowMatchEulerDiscreteScheduler,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
 from safetensors.torch import load_file, save_file
 
+from calib.adapters import guided
 from calib.errors import ModelError
 from calib.models import PICKLE_SUFFIXES, load_model
+from calib.samplers import build_sampler
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,8 +111,8 @@ def test_missing_things_are_named(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"_class_name": "Transformer2DModel"},
-        {"num_class_embeds": 10},
+        {"_class_name": "AutoencoderKL"},
+        {"class_embed_type": "identity"},
         {"out_channels": 2},
         {"sample_size": None},
         {"sample_size": [16, 0]},
@@ -139,9 +147,134 @@ def test_damaged_json_is_refused(folder: Path) -> None:
     (folder / "model_index.json").write_text("{")
     with pytest.raises(ModelError, match="not JSON"):
         load_model(folder)
-    (folder / "model_index.json").write_text('{"transformer": []}')
+    (folder / "model_index.json").write_text('{"vae": []}')
     with pytest.raises(ModelError, match="no unet"):
         load_model(folder)
     (folder / "model_index.json").write_text("[]")
     with pytest.raises(ModelError, match="object"):
+        load_model(folder)
+
+
+def save_part(model: torch.nn.Module, folder: Path, part: str, scheduler: object) -> Path:
+    """A pipeline folder around one network."""
+    model.save_pretrained(folder / part, safe_serialization=True)
+    scheduler.save_config(folder / "scheduler")
+    (folder / "model_index.json").write_text(json.dumps({part: ["diffusers", type(model).__name__]}))
+    return folder
+
+
+def small_dit(**settings: object) -> DiTTransformer2DModel:
+    torch.manual_seed(1)
+    given = {"in_channels": 4, "out_channels": 8, "sample_size": 4, "num_embeds_ada_norm": 10} | settings
+    return DiTTransformer2DModel(num_attention_heads=1, attention_head_dim=8, num_layers=1, **given).eval()
+
+
+def test_a_dit_folder(tmp_path: Path) -> None:
+    dit = small_dit()
+    model = load_model(save_part(dit, tmp_path, "transformer", DDPMScheduler(clip_sample=False)))
+    assert model.sample_shape == (4, 4, 4)
+    assert model.conditions["class_labels"].tolist() == [0, 3, 6, 9]
+    x, t, label = torch.randn(2, 4, 4, 4), torch.tensor(300), torch.tensor([3, 5])
+    expected = dit(x, t.expand(2), class_labels=label).sample[:, :4]
+    torch.testing.assert_close(model.denoiser(x, t, label), expected)
+    free = dit(x, t.expand(2), class_labels=torch.tensor([10, 10])).sample[:, :4]
+    strong = guided(model, 4.0)
+    torch.testing.assert_close(strong.denoiser(x, t, label), free + 4 * (expected - free), rtol=1e-4, atol=1e-5)
+
+
+def test_a_flow_folder_brings_its_shift(tmp_path: Path) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    model = load_model(save_part(small_dit(), tmp_path, "transformer", scheduler))
+    scheduler.set_timesteps(7)
+    torch.testing.assert_close(build_sampler("flow-euler", 7, model.schedule).timesteps, scheduler.timesteps)
+    edit_json(tmp_path / "scheduler" / "scheduler_config.json", use_dynamic_shifting=True)
+    with pytest.raises(ModelError, match="use_dynamic_shifting"):
+        load_model(tmp_path)
+
+
+def test_a_class_conditional_unet(folder: Path) -> None:
+    torch.manual_seed(2)
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(8,),
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        norm_num_groups=4,
+        num_class_embeds=3,
+    ).eval()
+    shutil.rmtree(folder / "unet")
+    model = load_model(save_part(unet, folder, "unet", DDPMScheduler()))
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor(20)
+    label = torch.tensor([2, 0])
+    torch.testing.assert_close(model.denoiser(x, t, label), unet(x, t.expand(2), class_labels=label).sample)
+    assert model.example_conditions(4)["class_labels"].tolist() == [0, 1, 2, 0]
+
+
+def text_unet(**settings: object) -> UNet2DConditionModel:
+    torch.manual_seed(3)
+    return UNet2DConditionModel(
+        sample_size=8,
+        layers_per_block=1,
+        block_out_channels=(8,),
+        down_block_types=("CrossAttnDownBlock2D",),
+        mid_block_type=None,
+        up_block_types=("CrossAttnUpBlock2D",),
+        norm_num_groups=4,
+        attention_head_dim=4,
+        cross_attention_dim=12,
+        **settings,
+    ).eval()
+
+
+def test_a_text_conditional_unet_takes_real_embeddings(tmp_path: Path) -> None:
+    unet = text_unet()
+    folder = save_part(unet, tmp_path, "unet", DDPMScheduler(prediction_type="v_prediction"))
+    model = load_model(folder)
+    assert model.conditions["encoder_hidden_states"].shape == (4, 77, 12)
+    assert "embeddings" in model.notes[0]
+    assert model.schedule.prediction == "v_prediction"
+    (folder / "text_encoder").mkdir()
+    (folder / "text_encoder" / "config.json").write_text('{"max_position_embeddings": 5}')
+    real = torch.randn(2, 5, 12)
+    given = load_model(folder, {"encoder_hidden_states": real})
+    assert given.notes == ()
+    assert given.content_hash != load_model(folder).content_hash
+    x, t = torch.randn(2, 4, 8, 8), torch.tensor(20)
+    torch.testing.assert_close(given.denoiser(x, t, real), unet(x, t.expand(2), real).sample)
+    with pytest.raises(ModelError, match="takes no prompt"):
+        load_model(folder, {"prompt": real})
+    with pytest.raises(ModelError, match=r"float32 \[K, 5, 12\]"):
+        load_model(folder, {"encoder_hidden_states": real[..., :7]})
+
+
+def test_sdxls_further_conditions(tmp_path: Path) -> None:
+    unet = text_unet(
+        addition_embed_type="text_time", addition_time_embed_dim=4, projection_class_embeddings_input_dim=30
+    )
+    model = load_model(save_part(unet, tmp_path, "unet", DDPMScheduler()))
+    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in model.conditions.items()}
+    assert shapes == {"encoder_hidden_states": (77, 12), "text_embeds": (6,), "time_ids": (6,)}
+    x, t, given = torch.randn(2, 4, 8, 8), torch.tensor(20), model.example_conditions(2)
+    added = {"text_embeds": given["text_embeds"], "time_ids": given["time_ids"]}
+    expected = unet(x, t.expand(2), given["encoder_hidden_states"], added_cond_kwargs=added).sample
+    torch.testing.assert_close(model.denoiser(x, t, *given.values()), expected)
+
+
+def test_weights_in_parts(folder: Path) -> None:
+    expected = load_model(folder)
+    path = folder / "unet" / WEIGHTS
+    tensors, names = read_tensors(path), sorted(read_tensors(path))
+    path.unlink()
+    halves = {"part-1.safetensors": names[::2], "part-2.safetensors": names[1::2]}
+    for part, keys in halves.items():
+        save_file({key: tensors[key] for key in keys}, path.with_name(part), metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": {key: part for part, keys in halves.items() for key in keys}}
+    path.with_name(f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+    loaded = dict(load_model(folder).denoiser.named_parameters())
+    assert all(torch.equal(loaded[name], weight) for name, weight in expected.denoiser.named_parameters())
+    path.with_name("part-2.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"missing: \['part-2"):
         load_model(folder)

@@ -94,7 +94,7 @@ def toy_bundle(
     }
     sizes = {"state_bytes": STATE, "activation_bytes": 1000, "program_bytes": len(data), "peak_bytes": 100_000}
     manifest = {
-        "format": 1,
+        "format": 2,
         "name": name,
         "board": board,
         "kit": "0.1.0",
@@ -102,6 +102,7 @@ def toy_bundle(
         "model": {
             "name": "toy",
             "content_hash": "0" * 64,
+            "conditions": [],
             "channels": channels,
             "height": height,
             "width": width,

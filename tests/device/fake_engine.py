@@ -74,6 +74,7 @@ class Toy:
                 "activation_bytes": 1000,
                 "program_bytes": 1000,
                 "slots": self.options.slots,
+                "condition_bytes": 0,
                 "operators": [],
                 "executorch": "1.5.1",
             }

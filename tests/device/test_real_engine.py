@@ -15,6 +15,7 @@ import pytest
 
 from boards import load_board
 from edge.bundle import (
+    FORMAT,
     Bundle,
     Contents,
     Golden,
@@ -107,7 +108,7 @@ def made(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> M
     engine = build_engine("host")
     start = STEPS - 3
     manifest = Manifest(
-        format=1,
+        format=FORMAT,
         name="tiny",
         board="host",
         kit="0.1.0",

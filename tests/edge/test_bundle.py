@@ -18,6 +18,7 @@ import edge
 from boards import load_board
 from edge.bundle import (
     ENGINE_BYTES,
+    FORMAT,
     Bundle,
     Contents,
     Golden,
@@ -43,7 +44,7 @@ def make_contents(folder: Path, **changes: object) -> Contents:
     engine.write_bytes(b"engine")
     library.write_bytes(b"library")
     manifest = Manifest(
-        format=1,
+        format=FORMAT,
         name="demo",
         board="rpi5",
         kit="0.1.0",
@@ -148,7 +149,7 @@ def change(manifest: bytes, path: str, value: object) -> bytes:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("format", 2, "format 2 is unknown"),
+        ("format", 1, "format 1 is unknown"),
         ("format", ..., "format None is unknown"),
         ("board", ..., "missing: board"),
         ("board", 5, "board: 5 is not allowed"),

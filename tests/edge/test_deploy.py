@@ -86,6 +86,9 @@ def test_a_picture_of_another_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_pictures_with_the_same_name_are_two_jobs(tmp_path: Path) -> None:
+    from torch import nn
+
+    from calib import adapt
     from edge.deploy.jobs import wanted_jobs
     from edge.deploy.options import DeployOptions
 
@@ -94,6 +97,7 @@ def test_pictures_with_the_same_name_are_two_jobs(tmp_path: Path) -> None:
         path.parent.mkdir()
         Image.new("L", (8, 8), value).save(path)
     options = DeployOptions("host", None, None, False, "ddim", 10, (5,), paths, 0.8, tmp_path, tmp_path)
-    jobs = wanted_jobs(options, (1, 8, 8))
+    model = adapt(nn.Linear(8, 8), sample_shape=(1, 8, 8), call=lambda net, x, _: net(x))
+    jobs = wanted_jobs(options, model, 10)
     assert [(job.seed, job.start, job.image is None) for job in jobs] == [(5, 0, True), (7, 8, False), (7, 8, False)]
     assert [int(job.image.max()) for job in jobs if job.image is not None] == [0, 1]

@@ -29,7 +29,7 @@ from edge.toolchain import build_engine
 MakeCommand = Callable[..., EngineCommand]
 Floats = npt.NDArray[np.float32]
 
-SNAPSHOT_X = 80  # bytes before x in a snapshot
+SNAPSHOT_X = 88  # bytes before x in a snapshot
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from boards import load_board
 from calib.calibration import CalibrationConfig, calibrate
 from calib.noise import noise
 from calib.plan import LayerPlan, Mode, Plan, PlanRow
+from calib.samplers import History
 from edge.bundle import ENGINE_BYTES, KIT_VERSION, Contents, check_fits, pack_bundle, read_bundle, verify_bundle
 from edge.lower.export import LoweredProgram
 from edge.lower.manifest import EXECUTORCH_VERSION, describe, golden_test, summarize
@@ -51,12 +52,12 @@ def test_golden_output_is_the_references_last_steps(odd_case: Case) -> None:
     assert LEAST_DB <= golden.min_psnr_db <= WANTED_DB
     alpha_sigma = odd_case.sampler.start_coefficients[3]
     x = alpha_sigma[1] * torch.from_numpy(noise(9, shape))[None]
-    previous = torch.zeros_like(x)
+    before = History.empty(x)
     odd_case.modulated.reset()
     for i in range(3, 6):
         odd_case.modulated.set_step(i)
         out = odd_case.modulated(x, odd_case.sampler.timesteps[i])
-        x, previous = odd_case.sampler.advance(i, x, out, previous, first=i == 3)
+        x, before = odd_case.sampler.advance(i, x, out, before, first=i == 3)
     assert np.array_equal(np.frombuffer(data, "<f4").reshape(x.shape), x.numpy())
 
 

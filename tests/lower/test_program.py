@@ -12,7 +12,9 @@ from torch import nn
 from calib.modulated import MODULATED, ModulatedLayer
 from calib.operators import operator_of
 from calib.plan import LayerPlan, Mode, PlanRow
-from calib.samplers import build_sampler
+from calib.samplers import History, build_sampler
+from calib.sampling import step_noise
+from calib.schedules import flow
 from calib.weights import LayerWeights, quantize_weight
 from edge.errors import LoweringError
 from edge.lower.layers import StepHolder
@@ -22,22 +24,33 @@ if TYPE_CHECKING:
     from tests.lower.conftest import Case
 
 
-@pytest.mark.parametrize("name", ["ddim", "dpmpp2m"])
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "dpmpp2m", "euler", "heun", "flow-euler"])
 @pytest.mark.parametrize("start", [0, 3])
 def test_update_is_the_samplers_own_to_the_bit(tiny_case: Case, name: str, start: int) -> None:
-    sampler = build_sampler(name, 8, tiny_case.model.schedule)
+    sampler = build_sampler(name, 8, flow() if name == "flow-euler" else tiny_case.model.schedule)
     update = SamplerUpdate(sampler, (1, 1, 4, 4))
     generator = torch.Generator().manual_seed(1)
     x = expected = torch.randn(1, 1, 4, 4, generator=generator)
-    previous = torch.zeros_like(x)
-    for i in range(start, 8):
+    before = History.empty(x)
+    for i in range(start, sampler.steps):
         eps = torch.randn(1, 1, 4, 4, generator=generator)
-        expected, previous = sampler.advance(i, expected, eps, previous, first=i == start)
-        x = update(x, eps, torch.tensor([i]), torch.tensor([int(i == start)]))
+        fresh = step_noise(sampler, [6], x, i)
+        expected, before = sampler.advance(i, expected, eps, before, first=i == start, noise=fresh)
+        x = update(x, eps, torch.tensor([i]), torch.tensor([int(i == start)]), fresh)
         assert torch.equal(x, expected)
 
 
-def test_only_a_multistep_solver_keeps_the_previous_data(tiny_case: Case, odd_case: Case) -> None:
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("ddim", ()), ("ddpm", ()), ("dpmpp2m", ("previous",)), ("euler", ()), ("heun", ("previous", "origin"))],
+)
+def test_a_solver_keeps_only_what_it_reads(tiny_case: Case, name: str, kept: tuple[str, ...]) -> None:
+    update = SamplerUpdate(build_sampler(name, 8, tiny_case.model.schedule), (1, 1, 4, 4))
+    assert update.states == kept
+    assert {key for key, _ in update.named_buffers()} >= set(kept)
+
+
+def test_the_samplers_state_is_the_programs(tiny_case: Case, odd_case: Case) -> None:
     tiny = build_program(tiny_case.modulated, tiny_case.sampler, tiny_case.model.sample_shape)
     odd = build_program(odd_case.modulated, odd_case.sampler, odd_case.model.sample_shape)
     assert "update.previous" in tiny.state_buffers()
@@ -106,6 +119,6 @@ def test_clip_bounds_the_data(tiny_case: Case) -> None:
     program = StepProgram(Repeats(0), {}, sampler, (1, 4, 4), StepHolder())
     x = torch.full((1, 1, 4, 4), 100.0)
     last = program(x, torch.tensor([3]), torch.tensor([0]))
-    expected, data = sampler.advance(3, x, x, torch.zeros_like(x), first=False)
+    expected, left = sampler.advance(3, x, x, History.empty(x), first=False)
     assert torch.equal(last, expected)
-    assert float(data.abs().max()) == 0.25
+    assert float(left.clean.abs().max()) == 0.25

@@ -18,6 +18,7 @@ enum class Code : uint32_t {
   kSnapshotForeign = 9,
   kOperatorFailed = 10,
   kOutputNotFinite = 11,
+  kConditionSize = 12,
 };
 
 struct Failure {

@@ -22,8 +22,8 @@ double uniform(uint64_t raw) { return (static_cast<double>(raw >> 11) + 0.5) * 0
 void Philox::refill() {
   ++counter_;  // numpy counts before it draws; 2^64 blocks are never reached
   uint64_t c[4] = {counter_, 0, 0, 0};
-  uint64_t key0 = key_;
-  uint64_t key1 = 0;
+  uint64_t key0 = key_[0];
+  uint64_t key1 = key_[1];
   for (int round = 0; round < kRounds; ++round) {
     const Wide product0 = static_cast<Wide>(kMultiplier0) * c[0];
     const Wide product1 = static_cast<Wide>(kMultiplier1) * c[2];
@@ -49,8 +49,8 @@ uint64_t Philox::next() {
   return block_[used_++];
 }
 
-void fill_noise(uint64_t seed, size_t count, float* out) {
-  Philox philox(seed);
+void fill_noise(uint64_t seed, uint64_t draw, size_t count, float* out) {
+  Philox philox(seed, draw);
   for (size_t i = 0; i < count; i += 2) {
     const double u1 = uniform(philox.next());
     const double u2 = uniform(philox.next());

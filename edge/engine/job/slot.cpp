@@ -13,6 +13,22 @@
 namespace modiff {
 namespace {
 
+// The float32 conditions among the bytes; integers are any.
+bool conditions_finite(const ProgramFacts& facts, const std::vector<uint8_t>& bytes) {
+  size_t offset = 0;
+  for (const ConditionFacts& condition : facts.conditions) {
+    for (size_t i = 0; condition.is_float && i < condition.bytes; i += sizeof(float)) {
+      float value;
+      std::memcpy(&value, bytes.data() + offset + i, sizeof(value));
+      if (!std::isfinite(value)) {
+        return false;
+      }
+    }
+    offset += condition.bytes;
+  }
+  return true;
+}
+
 bool all_finite(const std::vector<float>& values) {
   for (const float value : values) {
     if (!std::isfinite(value)) {
@@ -29,7 +45,8 @@ uint64_t now_nanoseconds() {
 
 SnapshotExpectation expectation(const SlotPool& pool) {
   const ProgramFacts& facts = pool.program->facts();
-  return {pool.program_id, static_cast<uint32_t>(facts.steps), facts.values(), facts.state_bytes};
+  return {pool.program_id, static_cast<uint32_t>(facts.steps), facts.values(), facts.condition_bytes,
+          facts.state_bytes};
 }
 
 }  // namespace
@@ -53,26 +70,38 @@ Failure Slot::acquire_state() {
   }
 }
 
-Failure Slot::begin(JobStart job) {
+Failure Slot::check(const JobStart& job) const {
   const ProgramFacts& facts = pool_->program->facts();
   if (job.has_image && job.image.size() != facts.values()) {
     return {Code::kImageSize, "the image has another size than the program's"};
+  }
+  if (job.conditions.size() != facts.condition_bytes) {
+    return {Code::kConditionSize, "the conditions have another size than the program's"};
   }
   if (job.has_image ? job.start >= static_cast<uint64_t>(facts.steps) : job.start != 0) {
     return {Code::kStartOutOfRange, job.has_image ? "start is not a step of the program"
                                                   : "a job without an image starts at step 0"};
   }
-  if (!all_finite(job.image)) {
-    return {Code::kNotFinite, "the image has a NaN or an infinity"};
+  if (!all_finite(job.image) || !conditions_finite(facts, job.conditions)) {
+    return {Code::kNotFinite, "the image or a condition has a NaN or an infinity"};
   }
-  const Failure failure = acquire_state();
+  return {};
+}
+
+Failure Slot::begin(JobStart job) {
+  Failure failure = check(job);
+  if (failure.failed()) {
+    return failure;
+  }
+  failure = acquire_state();
   if (failure.failed()) {
     return failure;
   }
   method_.state().clear();
-  x_.resize(facts.values());
+  x_.resize(pool_->program->facts().values());
   set_start_image(job);
   image_ = std::move(job.image);
+  conditions_ = std::move(job.conditions);
   seed_ = job.seed;
   start_ = job.start;
   next_step_ = job.start;
@@ -82,7 +111,7 @@ Failure Slot::begin(JobStart job) {
 
 void Slot::set_start_image(const JobStart& job) {
   const ProgramFacts& facts = pool_->program->facts();
-  fill_noise(job.seed, x_.size(), x_.data());
+  fill_noise(job.seed, 0, x_.size(), x_.data());
   if (!job.has_image) {
     for (float& value : x_) {
       value = facts.initial_sigma * value;
@@ -104,7 +133,12 @@ Failure Slot::step(StepReport* report) {
   }
   step_statistics() = {};
   const uint64_t begin = now_nanoseconds();
-  const auto error = method_.run(facts, next_step_, next_step_ == start_, x_.data());
+  if (facts.draws_noise) {
+    noise_.resize(x_.size());
+    fill_noise(seed_, next_step_ + uint64_t{1}, noise_.size(), noise_.data());
+  }
+  const StepInputs inputs = {next_step_, next_step_ == start_, noise_.data(), conditions_.data()};
+  const auto error = method_.run(facts, inputs, x_.data());
   report->nanoseconds = now_nanoseconds() - begin;
   if (error != executorch::runtime::Error::Ok) {
     release();
@@ -150,6 +184,7 @@ Failure Slot::snapshot(std::vector<uint8_t>* blob) const {
   view.has_image = !image_.empty();
   view.x = reinterpret_cast<const uint8_t*>(x_.data());
   view.image = reinterpret_cast<const uint8_t*>(image_.data());
+  view.conditions = conditions_.data();
   view.state = method_.state().data();
   write_snapshot(view, expectation(*pool_), blob);
   return {};
@@ -172,6 +207,7 @@ Failure Slot::restore(const uint8_t* blob, size_t size) {
   if (view.has_image) {
     std::memcpy(image_.data(), view.image, values * sizeof(float));
   }
+  conditions_.assign(view.conditions, view.conditions + pool_->program->facts().condition_bytes);
   if (method_.state().size() > 0) {
     std::memcpy(method_.state().data(), view.state, method_.state().size());
   }
@@ -190,6 +226,8 @@ void Slot::release() {
   active_ = false;
   x_ = {};
   image_ = {};
+  noise_ = {};
+  conditions_ = {};
 }
 
 }  // namespace modiff

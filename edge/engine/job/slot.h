@@ -24,6 +24,7 @@ struct JobStart {
   uint32_t start;
   bool has_image;
   std::vector<float> image;  // [C, H, W], empty without one
+  std::vector<uint8_t> conditions;  // all of them, in the program's order
 };
 
 struct StepReport {
@@ -56,6 +57,7 @@ class Slot {
 
  private:
   Failure acquire_state();
+  Failure check(const JobStart& job) const;
   void set_start_image(const JobStart& job);
 
   SlotPool* pool_;
@@ -66,6 +68,8 @@ class Slot {
   uint32_t next_step_ = 0;
   std::vector<float> x_;
   std::vector<float> image_;
+  std::vector<float> noise_;  // of the running step, empty where the sampler draws none
+  std::vector<uint8_t> conditions_;
 };
 
 }  // namespace modiff

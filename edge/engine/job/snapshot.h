@@ -1,5 +1,6 @@
 // The bytes of a snapshot: "MDSN", u32 format, program id [32], u64 seed, u32 start, u32 next step, u32 steps,
-// u32 has image, u64 values of x, u64 state bytes, x, image if there is one, state, u32 CRC-32C of all before it.
+// u32 has image, u64 values of x, u64 condition bytes, u64 state bytes, x, image if there is one, conditions, state,
+// u32 CRC-32C of all before it.
 #pragma once
 
 #include <cstddef>
@@ -18,6 +19,7 @@ struct SnapshotView {
   bool has_image;
   const uint8_t* x;      // values * 4 bytes
   const uint8_t* image;  // nullptr without one
+  const uint8_t* conditions;  // condition_bytes
   const uint8_t* state;  // state_bytes
 };
 
@@ -26,6 +28,7 @@ struct SnapshotExpectation {
   const uint8_t* program_id;
   uint32_t steps;
   uint64_t values;
+  uint64_t condition_bytes;
   uint64_t state_bytes;
 };
 

@@ -37,7 +37,7 @@ Frame error_frame(uint8_t slot, const Failure& failure) {
 // From the pixels of a BEGIN to floats in [-1, 1].
 Failure decode_image(uint8_t type, Reader* reader, size_t values, std::vector<float>* image) {
   const size_t pixel_bytes = type == kFloat32 ? sizeof(float) : 1;
-  if (reader->left() != values * pixel_bytes) {
+  if (reader->left() < values * pixel_bytes) {
     return {Code::kImageSize, "the image has another size than the program's"};
   }
   const uint8_t* bytes = reader->take(values * pixel_bytes);
@@ -90,6 +90,19 @@ Failure snapshot(const Slot& slot, Bytes* reply) {
     return {Code::kNoMemory, "the snapshot is longer than a frame"};
   }
   return failure;
+}
+
+std::string describe_conditions(const ProgramFacts& facts) {
+  std::string text;
+  for (const ConditionFacts& condition : facts.conditions) {
+    std::string sizes;
+    for (const int32_t size : condition.sizes) {
+      sizes += (sizes.empty() ? "" : ",") + std::to_string(size);
+    }
+    text += std::string(text.empty() ? "" : ",") + "{\"type\":\"" + (condition.is_float ? "float32" : "int64") +
+            "\",\"sizes\":[" + sizes + "]}";
+  }
+  return text;
 }
 
 bool takes_payload(uint8_t kind) { return kind == kBegin || kind == kRestore; }
@@ -178,15 +191,22 @@ Failure Server::begin(Slot& slot, const Bytes& payload) {
     return {Code::kBadFrame, "a field of BEGIN is out of range"};
   }
   job.has_image = has_image == 1;
-  if (!job.has_image && reader.left() != 0) {
-    return {Code::kImageSize, "an image where none was announced"};
-  }
+  const ProgramFacts& facts = pool_->program->facts();
   if (job.has_image) {
-    const Failure failure = decode_image(type, &reader, pool_->program->facts().values(), &job.image);
+    const Failure failure = decode_image(type, &reader, facts.values(), &job.image);
     if (failure.failed()) {
       return failure;
     }
   }
+  const size_t left = reader.left();
+  if (left != facts.condition_bytes) {
+    return facts.conditions.empty()
+               ? Failure{Code::kImageSize, job.has_image ? "the image has another size than the program's"
+                                                         : "an image where none was announced"}
+               : Failure{Code::kConditionSize, "the conditions have another size than the program's"};
+  }
+  const uint8_t* conditions = reader.take(left);
+  job.conditions.assign(conditions, conditions + left);
   return slot.begin(std::move(job));
 }
 
@@ -204,7 +224,9 @@ void Server::describe(Bytes* reply) const {
       field("channels", static_cast<unsigned>(facts.channels)) + field("height", static_cast<unsigned>(facts.height)) +
       field("width", static_cast<unsigned>(facts.width)) + field("state_bytes_per_slot", facts.state_bytes) +
       field("activation_bytes", facts.activation_bytes) + field("program_bytes", facts.program_bytes) +
-      field("slots", slots_.size()) + ",\"operators\":[" + operators + "],\"executorch\":\"" + MODIFF_EXECUTORCH_VERSION +
+      field("slots", slots_.size()) + field("draws_noise", facts.draws_noise ? 1 : 0) +
+      field("condition_bytes", facts.condition_bytes) + ",\"conditions\":[" +
+      describe_conditions(facts) + "],\"operators\":[" + operators + "],\"executorch\":\"" + MODIFF_EXECUTORCH_VERSION +
       "\"}";
   put_bytes(reply, text.data(), text.size());
 }

@@ -10,7 +10,7 @@ namespace selftest {
 void run_noise_case() {
   const uint64_t seed = read_value<uint64_t>();
   std::vector<float> values(read_value<uint64_t>());
-  modiff::fill_noise(seed, values.size(), values.data());
+  modiff::fill_noise(seed, 0, values.size(), values.data());
   write_values(values);
 }
 

@@ -20,6 +20,9 @@ using executorch::runtime::TensorInfo;
 
 constexpr int64_t kMostSteps = 100000;
 constexpr size_t kArenas = 2;
+constexpr size_t kScalarInputs = 3;  // x, i, first
+constexpr size_t kMostConditions = 16;
+constexpr size_t kMostConditionBytes = size_t{16} << 20;
 
 LoadStatus complain(const char* what) {
   std::fprintf(stderr, "modiff-engine: program: %s\n", what);
@@ -62,11 +65,12 @@ LoadStatus LoadedProgram::open(const char* path) {
 
 LoadStatus LoadedProgram::read_constants() {
   int64_t format = 0;
+  int64_t draws_noise = 0;
   std::vector<float> sigma;
   std::vector<float> coefficients;
   for (const LoadStatus status :
        {read_integer(*program_, "program_format", &format), read_integer(*program_, "steps", &facts_.steps),
-        read_floats(*program_, "initial_sigma", &sigma),
+        read_integer(*program_, "draws_noise", &draws_noise), read_floats(*program_, "initial_sigma", &sigma),
         read_floats(*program_, "start_coefficients", &coefficients)}) {
     if (status != LoadStatus::kOk) {
       complain("a constant method is missing, of the wrong type, or does not run");
@@ -80,6 +84,7 @@ LoadStatus LoadedProgram::read_constants() {
       coefficients.size() != static_cast<size_t>(facts_.steps) * 2) {
     return complain("steps, initial_sigma and start_coefficients do not fit together");
   }
+  facts_.draws_noise = draws_noise != 0;
   facts_.initial_sigma = sigma[0];
   for (size_t i = 0; i < coefficients.size(); i += 2) {
     facts_.start_coefficients.push_back({coefficients[i], coefficients[i + 1]});
@@ -92,11 +97,22 @@ LoadStatus LoadedProgram::read_step() {
   if (!meta.ok()) {
     return complain("no method step");
   }
-  const auto image = meta->num_inputs() == 3 ? meta->input_tensor_meta(0) : Error::InvalidProgram;
+  const size_t inputs = meta->num_inputs();
+  const size_t first_condition = kScalarInputs + (facts_.draws_noise ? 1 : 0);
+  const auto image = inputs >= first_condition ? meta->input_tensor_meta(0) : Error::InvalidProgram;
   const auto result = meta->num_outputs() == 1 ? meta->output_tensor_meta(0) : Error::InvalidProgram;
   if (!is_image(image) || !is_image(result) || !is_scalar_input(*meta, 1) || !is_scalar_input(*meta, 2) ||
       image->nbytes() != result->nbytes()) {
-    return complain("step is not (x float32 [1, C, H, W], i int64 [1], first int64 [1]) -> x");
+    return complain("step is not (x float32 [1, C, H, W], i int64 [1], first int64 [1], ...) -> x");
+  }
+  if (facts_.draws_noise) {
+    const auto noise = meta->input_tensor_meta(kScalarInputs);
+    if (!is_image(noise) || noise->nbytes() != image->nbytes()) {
+      return complain("step's noise is not like x");
+    }
+  }
+  if (read_conditions(*meta, first_condition) != LoadStatus::kOk) {
+    return LoadStatus::kUnreadable;
   }
   facts_.channels = image->sizes()[1];
   facts_.height = image->sizes()[2];
@@ -110,6 +126,23 @@ LoadStatus LoadedProgram::read_step() {
   }
   facts_.activation_bytes = static_cast<size_t>(meta->memory_planned_buffer_size(0).get());
   facts_.state_bytes = arenas > 1 ? static_cast<size_t>(meta->memory_planned_buffer_size(1).get()) : 0;
+  return LoadStatus::kOk;
+}
+
+LoadStatus LoadedProgram::read_conditions(const MethodMeta& meta, size_t first) {
+  for (size_t i = first; i < meta.num_inputs(); ++i) {
+    const auto info = meta.input_tensor_meta(i);
+    const bool is_float = info.ok() && info->scalar_type() == ScalarType::Float;
+    if (!info.ok() || !(is_float || info->scalar_type() == ScalarType::Long)) {
+      return complain("a condition is neither float32 nor int64");
+    }
+    const auto sizes = info->sizes();
+    facts_.conditions.push_back({is_float, {sizes.begin(), sizes.end()}, info->nbytes()});
+    facts_.condition_bytes += info->nbytes();
+    if (facts_.conditions.size() > kMostConditions || facts_.condition_bytes > kMostConditionBytes) {
+      return complain("too many conditions, or too large ones");
+    }
+  }
   return LoadStatus::kOk;
 }
 

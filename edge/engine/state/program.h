@@ -1,8 +1,9 @@
 // One .pte: opened once, its constants read once, its weights shared by every slot.
 //
-// The program has a method step(x float32 [1, C, H, W], i int64 [1], first int64 [1]) -> float32 [1, C, H, W] and
-// the constant methods steps, initial_sigma, start_coefficients and program_format. Of step's two planned arenas the
-// second holds every mutable buffer: the step state of one job.
+// The program has a method step(x float32 [1, C, H, W], i int64 [1], first int64 [1], noise like x where draws_noise is
+// 1, then any conditions float32 or int64) -> float32 [1, C, H, W] and the constant methods steps, initial_sigma,
+// start_coefficients, draws_noise and program_format. Of step's two planned arenas the second holds every mutable
+// buffer: the step state of one job.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +25,13 @@ struct StartCoefficients {
   float sigma;
 };
 
+// An input of step that stays the same over a job.
+struct ConditionFacts {
+  bool is_float;  // float32, else int64
+  std::vector<int32_t> sizes;
+  size_t bytes;
+};
+
 struct ProgramFacts {
   int64_t steps = 0;
   int32_t channels = 0;
@@ -31,6 +39,9 @@ struct ProgramFacts {
   int32_t width = 0;
   float initial_sigma = 0.0F;
   std::vector<StartCoefficients> start_coefficients;  // [steps]
+  bool draws_noise = false;
+  std::vector<ConditionFacts> conditions;  // in the order of step's inputs
+  size_t condition_bytes = 0;              // of all of them
   size_t activation_bytes = 0;
   size_t state_bytes = 0;
   size_t program_bytes = 0;
@@ -41,7 +52,7 @@ struct ProgramFacts {
 
 class LoadedProgram {
  public:
-  static constexpr int64_t kFormat = 1;
+  static constexpr int64_t kFormat = 2;
 
   // Opens and checks the file, reads the constants and makes sure that `step` loads. Logs what is wrong.
   LoadStatus open(const char* path);
@@ -55,6 +66,7 @@ class LoadedProgram {
  private:
   LoadStatus read_constants();
   LoadStatus read_step();
+  LoadStatus read_conditions(const executorch::runtime::MethodMeta& meta, size_t first);
   LoadStatus try_loading_step();
 
   std::optional<executorch::extension::MmapDataLoader> loader_;

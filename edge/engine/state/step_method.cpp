@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "ops/operators.h"
 
@@ -16,21 +17,24 @@ using executorch::runtime::Method;
 using Sizes = executorch::aten::SizesType;
 using Order = executorch::aten::DimOrderType;
 
-Error set_tensor(Method& method, size_t index, ScalarType type, int dimensions, Sizes* sizes, void* data) {
-  Order order[] = {0, 1, 2, 3};
-  Sizes strides[4];
+// The runtime copies the values; it does not change them.
+Error set_tensor(Method& method, size_t index, ScalarType type, std::vector<Sizes> sizes, const void* data) {
+  const size_t dimensions = sizes.size();
+  std::vector<Order> order(dimensions);
+  std::vector<Sizes> strides(dimensions);
   Sizes stride = 1;
-  for (int i = dimensions - 1; i >= 0; --i) {
+  for (size_t i = dimensions; i-- > 0;) {
+    order[i] = static_cast<Order>(i);
     strides[i] = stride;
     stride *= sizes[i];
   }
-  executorch::aten::TensorImpl impl(type, dimensions, sizes, data, order, strides);
+  executorch::aten::TensorImpl impl(type, static_cast<ssize_t>(dimensions), sizes.data(), const_cast<void*>(data),
+                                    order.data(), strides.data());
   return method.set_input(EValue(executorch::aten::Tensor(&impl)), index);
 }
 
 Error set_integer(Method& method, size_t index, int64_t value) {
-  Sizes sizes[] = {1};
-  return set_tensor(method, index, ScalarType::Long, 1, sizes, &value);
+  return set_tensor(method, index, ScalarType::Long, {1}, &value);
 }
 
 }  // namespace
@@ -63,12 +67,31 @@ void StepMethod::unload() {
   state_.release();
 }
 
-Error StepMethod::run(const ProgramFacts& facts, int64_t step, bool first, float* x) {
+Error StepMethod::set_inputs(const ProgramFacts& facts, const StepInputs& inputs, float* x) {
   Method& method = *method_;
-  Sizes image[] = {1, facts.channels, facts.height, facts.width};
-  Error error = set_tensor(method, 0, ScalarType::Float, 4, image, x);
-  error = error == Error::Ok ? set_integer(method, 1, step) : error;
-  error = error == Error::Ok ? set_integer(method, 2, first ? 1 : 0) : error;
+  const std::vector<Sizes> image = {1, facts.channels, facts.height, facts.width};
+  size_t index = 0;
+  Error error = set_tensor(method, index++, ScalarType::Float, image, x);
+  error = error == Error::Ok ? set_integer(method, index++, inputs.step) : error;
+  error = error == Error::Ok ? set_integer(method, index++, inputs.first ? 1 : 0) : error;
+  if (error == Error::Ok && facts.draws_noise) {
+    error = set_tensor(method, index++, ScalarType::Float, image, inputs.noise);
+  }
+  const uint8_t* condition = inputs.conditions;
+  for (const ConditionFacts& expected : facts.conditions) {
+    if (error != Error::Ok) {
+      return error;
+    }
+    const ScalarType type = expected.is_float ? ScalarType::Float : ScalarType::Long;
+    error = set_tensor(method, index++, type, expected.sizes, condition);
+    condition += expected.bytes;
+  }
+  return error;
+}
+
+Error StepMethod::run(const ProgramFacts& facts, const StepInputs& inputs, float* x) {
+  Method& method = *method_;
+  Error error = set_inputs(facts, inputs, x);
   error = error == Error::Ok ? method.execute() : error;
   if (error != Error::Ok) {
     return error;

@@ -13,6 +13,14 @@
 
 namespace modiff {
 
+// What a step is called with beside the sample.
+struct StepInputs {
+  int64_t step;
+  bool first;                 // of its job
+  const float* noise;         // as many values as the image has, where the program draws noise
+  const uint8_t* conditions;  // facts.condition_bytes, one after the other
+};
+
 class StepMethod {
  public:
   // Acquires the state arena and loads the method; the program must outlive this object.
@@ -24,10 +32,12 @@ class StepMethod {
   Region& state() { return state_; }
   const Region& state() const { return state_; }
 
-  // Runs step `i` on `x` in place: float32, as many values as the program's image has.
-  executorch::runtime::Error run(const ProgramFacts& facts, int64_t step, bool first, float* x);
+  // Runs a step on `x` in place: float32, as many values as the program's image has.
+  executorch::runtime::Error run(const ProgramFacts& facts, const StepInputs& inputs, float* x);
 
  private:
+  executorch::runtime::Error set_inputs(const ProgramFacts& facts, const StepInputs& inputs, float* x);
+
   Region state_;
   std::optional<GrowingAllocator> method_memory_;
   executorch::runtime::Span<uint8_t> spans_[2];

@@ -1,4 +1,4 @@
-"""Weights as INT8: round to nearest per output channel, and the plane that holds what rounding lost."""
+"""A layer in integers, and how many lattice bits an int32 accumulator leaves it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from calib.errors import CalibrationError
-from calib.lattice import CODE_LIMIT, RESIDUAL_LEVELS, Operator
+from calib.lattice import RESIDUAL_LEVELS, Operator
 
 MAX_LATTICE_BITS = 16
 MIN_LATTICE_BITS = 8
@@ -42,34 +42,6 @@ class LayerWeights:
         """float32 ``[2, OC]``: ``m0 = fl(s * w_c)`` and ``m1 = fl(m0 / 254)``."""
         main = self.step * self.channel_scale
         return torch.stack([main, main / RESIDUAL_LEVELS])
-
-
-def quantize_weight(operator: Operator, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Round a weight to two INT8 planes.
-
-    The channel scale puts the largest weight of an output channel at 127. An all-zero channel gets scale 1.
-
-    Args:
-        operator: whose weight it is.
-        weight: float32, finite.
-
-    Returns:
-        Main plane int8, residual plane int8 (both shaped as ``weight``), channel scale float32 ``[OC]``.
-
-    Raises:
-        CalibrationError: a weight that is not finite.
-    """
-    if not torch.isfinite(weight).all():
-        raise CalibrationError("a weight is not finite", mend="the model is damaged; load it anew")
-    rows = operator.per_channel(weight)
-    largest = rows.abs().amax(1)
-    # A scale under the smallest normal float would round to a useless one; such a channel is zero.
-    scale = torch.where(largest / CODE_LIMIT > torch.finfo(torch.float32).tiny, largest / CODE_LIMIT, 1.0)
-    exact = rows.double() / scale.double()[:, None]
-    main = exact.round().clamp(-CODE_LIMIT, CODE_LIMIT)
-    residual = ((exact - main) * RESIDUAL_LEVELS).round().clamp(-CODE_LIMIT, CODE_LIMIT)
-    planes = (operator.from_per_channel(plane.to(torch.int8), weight.shape).contiguous() for plane in (main, residual))
-    return next(planes), next(planes), scale
 
 
 def lattice_bits(operator: Operator, *planes: torch.Tensor, wanted: int) -> int:

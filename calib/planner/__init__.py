@@ -1,0 +1,6 @@
+"""From a calibrated model to the best plan for it: what runs when, how exactly, and what is reused."""
+
+from calib.planner.candidate import Candidate, planned
+from calib.planner.search import PlannerConfig, Planning, plan
+
+__all__ = ["Candidate", "PlannerConfig", "Planning", "plan", "planned"]

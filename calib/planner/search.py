@@ -1,0 +1,340 @@
+"""The planner: from a calibration to the Pareto front of plans, each measured by running it.
+
+    sweep (``calib.adjoint``) -> regions -> for every budget: a few schedules (``schedule``), for each the exponents it
+    needs, observed on the float model under that schedule, and the passes that the rest of the budget buys
+    (``passes``) -> run the modulated model on verification seeds -> keep the best of each budget -> front
+
+Everything is deterministic and looks at calibration seeds only. What has been measured is stored as it comes, so that
+a planner that was stopped goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from calib.adjoint import Sweep, sweep
+from calib.errors import CalibrationError
+from calib.evaluate.metrics import psnr
+from calib.modulated import ModulatedModel, modulate
+from calib.noise import noise_batch
+from calib.observe import observe
+from calib.plan import Plan
+from calib.planner.candidate import Candidate, front, full_steps, passes_of, planned, state_bytes
+from calib.planner.passes import LayerPasses, buy_passes, fit_state
+from calib.planner.progress import Journal
+from calib.planner.regions import Region, find_regions
+from calib.planner.schedule import Schedule, ScheduleSearch, live_steps
+from calib.reuse import ReusePoint
+from calib.samplers import build_sampler
+from calib.sampling import Denoiser, sample, start_generation
+from calib.scales import choose_exponents
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from boards.model import Cost
+    from calib.adapters import PretrainedModel
+    from calib.calibration import Calibration
+    from calib.samplers import Sampler
+
+VERIFICATION_SEEDS = 700_000
+"""Distance of the verification seeds from the calibration's first one."""
+
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """What the planner looks at.
+
+    Attributes:
+        budgets: costs to plan for, as shares of one pass of every layer at every step.
+        sweep_seeds: seeds of the adjoint sweep.
+        probes: its random directions.
+        verification_seeds: seeds that every candidate is run on.
+        reserves: what a schedule leaves of a budget for second and residual passes, in full steps; each is tried.
+        state_memory: bytes that layers and points of one job may keep; None = any.
+        extrapolates: reused outputs are extrapolated; holding them takes half the memory.
+        reference_steps: quality is measured against the float model with so many steps of the same sampler; None =
+            with the plan's own steps.
+    """
+
+    budgets: tuple[float, ...] = (0.35, 0.5, 0.65, 0.85, 1.15)
+    sweep_seeds: int = 4
+    probes: int = 8
+    verification_seeds: int = 4
+    reserves: tuple[float, ...] = (1.2, 2.2)
+    state_memory: int | None = None
+    extrapolates: bool = True
+    reference_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        def check(holds: bool, key: str, mend: str) -> None:
+            if not holds:
+                raise CalibrationError(f"{key} = {getattr(self, key)!r}", where="PlannerConfig", mend=mend)
+
+        check(bool(self.budgets) and min(self.budgets) > 0, "budgets", "give at least one cost above 0")
+        check(self.sweep_seeds >= 1, "sweep_seeds", "use at least 1")
+        check(self.probes >= 1, "probes", "use at least 1")
+        check(self.verification_seeds >= 1, "verification_seeds", "use at least 1")
+        check(bool(self.reserves) and min(self.reserves) >= 0, "reserves", "give at least one, 0 or more")
+        check(self.state_memory is None or self.state_memory > 0, "state_memory", "use None or bytes above 0")
+        check(self.reference_steps is None or self.reference_steps > 0, "reference_steps", "use None or 1 and more")
+
+
+@dataclass(frozen=True)
+class Planning:
+    """What planning found.
+
+    Attributes:
+        calibration: that the plans belong to.
+        front: plans that no other one beats, cheapest first.
+        candidates: every plan that was run.
+        regions: share of the work that each region saves, smallest first; empty where nothing can be reused.
+    """
+
+    calibration: Calibration
+    front: tuple[Candidate, ...]
+    candidates: tuple[Candidate, ...]
+    regions: tuple[float, ...]
+
+    def choose(self, *, psnr: float | None = None, cost: float | None = None) -> Candidate:
+        """The plan for a target: the cheapest of at least ``psnr`` dB, else the best of at most ``cost``.
+
+        With both, the cheapest of those that reach ``psnr`` within ``cost``; with neither, the best.
+
+        Raises:
+            CalibrationError: no plan of the front does it.
+        """
+        able = [each for each in self.front if cost is None or each.cost <= cost + 1e-9]
+        if psnr is not None:
+            able = [each for each in able if each.psnr >= psnr]
+        if not able:
+            best = max(self.front, key=lambda each: each.psnr)
+            raise CalibrationError(
+                f"no plan reaches {'' if psnr is None else f'{psnr} dB '}{'' if cost is None else f'at cost {cost}'}",
+                where="planner",
+                mend=f"the best has {best.psnr:.1f} dB at cost {best.cost:.2f}; plan for more budgets",
+            )
+        return min(able, key=lambda each: each.cost) if psnr is not None else max(able, key=lambda each: each.psnr)
+
+
+def plan(
+    model: PretrainedModel,
+    sampler: Sampler,
+    calibration: Calibration,
+    config: PlannerConfig | None = None,
+    *,
+    board_cost: Cost | None = None,
+    journal: Path | None = None,
+    progress: Tell | None = None,
+) -> Planning:
+    """Plan a calibrated model.
+
+    Args:
+        model: the float model that was calibrated.
+        sampler: it was calibrated for.
+        calibration: its integers; its plan is one of the candidates.
+        config: settings; the defaults where None.
+        board_cost: what a layer costs on the board; multiply-accumulates where None.
+        journal: folder to keep what was measured in, so that planning can be resumed.
+        progress: called with (what is running, steps done, steps in all).
+
+    Raises:
+        CalibrationError: nothing fits the state memory.
+    """
+    config = config if config is not None else PlannerConfig()
+    kept = Journal.open(journal, calibration, sampler, config, board_cost)
+    tell: Tell = progress if progress is not None else lambda *_: None
+    planner = _Planner(model, sampler, calibration, config, board_cost, kept, tell)
+    found = planner.run()
+    if not found:
+        raise CalibrationError(
+            "no plan fits the state memory", where="planner", mend="raise it, or extrapolate nothing (half the points)"
+        )
+    return Planning(calibration, front(found), tuple(found), tuple(region.saving for region in planner.regions))
+
+
+@dataclass
+class _Planner:
+    """The parts that every candidate shares; arguments as of ``plan``."""
+
+    model: PretrainedModel
+    sampler: Sampler
+    calibration: Calibration
+    config: PlannerConfig
+    board_cost: Cost | None
+    journal: Journal
+    tell: Tell
+    _: KW_ONLY
+    names: list[str] = field(init=False)
+    seeds: range = field(init=False)
+    sizes: dict[str, tuple[int, int, int]] = field(init=False)
+    works: dict[str, float] = field(init=False)
+    total: float = field(init=False)
+    regions: tuple[Region, ...] = field(init=False)
+    seen: Sweep = field(init=False)
+    reference: torch.Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.names = list(self.calibration.layers)
+        first = self.calibration.config.first_seed + VERIFICATION_SEEDS
+        self.seeds = range(first, first + self.config.verification_seeds)
+        self.sizes = _sizes(self.model, self.sampler, self.calibration)
+        self.works = {name: self._work(name, 1) for name in self.names}
+        self.total = sum(self.works.values())
+        self.regions = find_regions(self.model, self.works) if self.sampler.steps > 2 else ()
+        self.seen = self._sweep()
+        self.reference = self._reference()
+
+    def run(self) -> list[Candidate]:
+        """Every candidate, measured."""
+        found = [self._measure("uniform plan", self.calibration.plan)]
+        searches = []
+        if self.regions:
+            searches = [ScheduleSearch(self.regions, self.seen.projections, self.config.extrapolates)]
+            inner = [region for region in self.regions if region.saving < 0.9]
+            if inner and len(inner) < len(self.regions):
+                searches.append(ScheduleSearch(inner, self.seen.projections, self.config.extrapolates))
+        paths = [(search, search.path()) for search in searches]
+        for budget in sorted(self.config.budgets):
+            for title, schedule, search in self._schedules(paths, budget * self.sampler.steps):
+                made = self._make(f"cost {budget:.2f}, {title}", schedule, search, budget * self.sampler.steps)
+                if made is not None:
+                    found.append(self._measure(f"cost {budget:.2f}, {title}", made))
+        limit = self.config.state_memory
+        return [each for each in found if limit is None or each.state_bytes <= limit]
+
+    def _schedules(
+        self, paths: list[tuple[ScheduleSearch, list[Schedule]]], budget: float
+    ) -> list[tuple[str, Schedule, ScheduleSearch | None]]:
+        """Different schedules worth a run for a budget, in full steps."""
+        steps = self.sampler.steps
+        full = Schedule((0,) * steps, float(steps), 0.0)
+        found: list[tuple[str, Schedule, ScheduleSearch | None]] = [("no reuse", full, None)] if budget > steps else []
+        for number, (search, path) in enumerate(paths):
+            for reserve in self.config.reserves:
+                start = next((each for each in path if each.work <= budget - reserve), None)
+                if start is None or (start.work == steps and found):
+                    continue
+                schedule = search.improve(start, budget - reserve)
+                if all(schedule.levels != other.levels for _, other, _ in found):
+                    found.append((f"regions {number}, reserve {reserve}", schedule, search))
+        return found
+
+    def _make(self, title: str, schedule: Schedule, search: ScheduleSearch | None, budget: float) -> Plan | None:
+        """The plan of a schedule: exponents as it needs them, passes as the budget allows, state as it fits."""
+        points = search.points(schedule.levels) if search is not None else {}
+        regions = search.regions if search is not None else ()
+        live = {name: live_steps(schedule.levels, regions, name) for name in self.names}
+        exponents = self._exponents(title, {name: ReusePoint(point) for name, point in points.items()}, live)
+        layers = {
+            name: LayerPasses(
+                self.seen.layers[name],
+                self.calibration.layers[name],
+                exponents[name],
+                live[name],
+                (self._work(name, 2) - self.works[name]) / self.total,
+            )
+            for name in self.names
+        }
+        buy_passes(layers, budget - schedule.work, schedule.error)
+        if self.config.state_memory is not None:
+            kept = state_bytes(Plan(self.sampler.steps, {}, points), {}, self.seen.point_elements)
+            if not fit_state(layers, self.config.state_memory - kept):
+                return None
+        return Plan(self.sampler.steps, {name: layer.plan() for name, layer in layers.items()}, points)
+
+    def _exponents(
+        self, title: str, points: dict[str, ReusePoint], live: Mapping[str, list[int]]
+    ) -> dict[str, tuple[int, ...]]:
+        """By layer, the exponent of one pass a step, for changes from one live step to the next."""
+        config = self.calibration.config
+        if not points and all(len(steps) == self.sampler.steps for steps in live.values()):
+            rows = self.calibration.plan.layers
+            if all(len(row.exponents) == 1 for layer in rows.values() for row in layer.rows[1:]):
+                return {name: tuple(row.exponents[0] for row in rows[name].rows) for name in self.names}
+        observations = observe(
+            self.model,
+            self.sampler,
+            self.names,
+            config.observed_seeds,
+            batch=config.batch,
+            progress=lambda done, total: self.tell(f"observe, {title}", done, total),
+            denoiser=ModulatedModel(self.model.denoiser, {}, points),
+            live=live,
+        )
+        return {
+            name: choose_exponents(
+                observations[name],
+                self.calibration.layers[name].step,
+                self.calibration.layers[name].lattice_bits,
+                config.changes,
+            )
+            for name in self.names
+        }
+
+    def _measure(self, title: str, made: Plan) -> Candidate:
+        """Run a plan on the verification seeds, or recall its run."""
+        key = planned(self.calibration, made).content_hash
+        levels = self.journal.recall(key)
+        if levels is None:
+            modulated = modulate(self.model, planned(self.calibration, made))
+            levels = psnr(self._generate(title, modulated, self.sampler), self.reference).tolist()
+            self.journal.keep(key, title, levels)
+        sizes = {name: self.sizes[name][0] for name in self.names}
+        return Candidate(
+            made,
+            full_steps(made, sizes),
+            self._cost(made),
+            state_bytes(made, self.seen.layers, self.seen.point_elements),
+            sum(levels) / len(levels),
+            min(levels),
+        )
+
+    def _cost(self, made: Plan) -> float:
+        done = sum(self._work(name, passes) for name in self.names for passes in passes_of(made, name) if passes)
+        return done / (self.total * self.sampler.steps)
+
+    def _work(self, name: str, passes: int) -> float:
+        """Of one layer at one step: instructions on the board, or multiply-accumulates."""
+        macs, inputs, outputs = self.sizes[name]
+        return float(passes * macs) if self.board_cost is None else self.board_cost.layer(macs, inputs, outputs, passes)
+
+    def _sweep(self) -> Sweep:
+        first = self.calibration.config.first_seed
+        return sweep(
+            self.model,
+            self.sampler,
+            range(first, first + self.config.sweep_seeds),
+            layers=self.names,
+            points=tuple(dict.fromkeys(point for region in self.regions for point in region.points)),
+            probes=self.config.probes,
+            progress=lambda done, total: self.tell("sensitivities", done, total),
+        )
+
+    def _reference(self) -> torch.Tensor:
+        steps = self.config.reference_steps
+        sampler = self.sampler if steps is None else build_sampler(self.sampler.name, steps, self.model.schedule)
+        return self._generate("reference", self.model.denoiser, sampler)
+
+    def _generate(self, title: str, denoiser: Denoiser, sampler: Sampler) -> torch.Tensor:
+        return sample(
+            denoiser,
+            sampler,
+            start_generation(sampler, noise_batch(self.seeds, self.model.sample_shape)),
+            on_step=lambda i, _: self.tell(title, i + 1, sampler.steps),
+            seeds=self.seeds,
+            conditions=self.model.example_conditions(len(self.seeds)),
+        )
+
+
+def _sizes(model: PretrainedModel, sampler: Sampler, calibration: Calibration) -> dict[str, tuple[int, int, int]]:
+    """Multiply-accumulates, input and output elements of each layer for one sample."""
+    first = build_sampler(sampler.name, 1, model.schedule)
+    seen = sweep(model, first, [calibration.config.first_seed], layers=list(calibration.layers), probes=1)
+    return {name: (layer.macs, layer.inputs, layer.outputs) for name, layer in seen.layers.items()}
