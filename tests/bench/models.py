@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from calib.models import PretrainedModel, UNetDenoiser, load_model
-from calib.samplers import NoiseSchedule
+from calib.adapters import AdaptedDenoiser, PretrainedModel
+from calib.models import load_model
+from calib.schedules import NoiseSchedule
 from tests.bench.instructions import BenchError
 
 SEED = 20_260_101
@@ -95,10 +95,11 @@ def build_unet(shape: UNetShape) -> nn.Module:
 
 def unet_model(shape: UNetShape) -> PretrainedModel:
     """The network as the kit takes it, with DDPM's linear schedule."""
-    schedule = NoiseSchedule(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000, dtype=np.float64), dtype=np.float64))
     identity = hashlib.sha256(json.dumps([asdict(shape), SEED]).encode()).hexdigest()
     sample_shape = (shape.channels, shape.size, shape.size)
-    return PretrainedModel(UNetDenoiser(build_unet(shape)), schedule, sample_shape, shape.name, identity)
+    denoiser = AdaptedDenoiser(build_unet(shape), sample_shape, attribute="unet")
+    denoiser.eval().requires_grad_(requires_grad=False)
+    return PretrainedModel(denoiser, NoiseSchedule.linear(), sample_shape, shape.name, identity)
 
 
 def model_named(name: str) -> PretrainedModel:
