@@ -209,7 +209,7 @@ class SendWindow:
         self._earliest = min(rest, default=_NEVER)
         for flight in overdue:
             flight.by_order = False
-            self._give_up(flight)
+            self._give_up(flight, is_counted=flight is overdue[0])  # of the others, nothing is known
         if any(flight.sent_at >= self._last_backoff for flight in overdue):
             self._last_backoff = now
             self.fruitless += 1
@@ -275,11 +275,12 @@ class SendWindow:
         if flight.by_order:
             self._reordering = min(2 * self._reordering, _MOST_REORDERING)
 
-    def _give_up(self, flight: _Flight) -> None:
+    def _give_up(self, flight: _Flight, *, is_counted: bool = True) -> None:
         flight.lost = True
         self._lost.add(flight.start)
         self._outstanding -= flight.end - flight.start
-        self.frame_size.lost(flight.end - flight.start)
+        if is_counted:
+            self.frame_size.lost(flight.end - flight.start)
 
     def _shorten(self, base: int) -> None:
         """A peer that acknowledges in mid-packet is odd, but means it: the rest of that packet remains."""

@@ -106,7 +106,7 @@ def test_planning_again_recalls_and_gives_the_same(case: Case, found: Planning, 
 
 def test_state_memory_and_board_cost_are_kept_to(case: Case, found: Planning) -> None:
     limit = min(each.state_bytes for each in found.candidates) // 2
-    board = Cost(per_mac=0.1, per_input=1.0, per_output=1.0, per_call=100.0)
+    board = Cost(per_mac=0.1, per_input=1.0, per_prologue=0.0, per_output=1.0, per_call=100.0)
     config = dataclasses.replace(CONFIG, budgets=(1.3,), state_memory=limit)
     small = plan(*case, config, board_cost=board)
     assert all(each.state_bytes <= limit for each in small.candidates)
