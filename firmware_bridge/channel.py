@@ -17,8 +17,9 @@ from firmware_bridge import limits
 from firmware_bridge.errors import BridgeError, LinkError
 from firmware_bridge.host.endpoint import HostEndpoint
 from firmware_bridge.link.base import Link
-from firmware_bridge.link.pump import read_all, write_all
+from firmware_bridge.link.pump import change_rate, read_all, write_all
 from firmware_bridge.link.wait import wait_for
+from firmware_bridge.wire.rate import RateChange
 
 _LOOK: Final = 0.25
 """Seconds after which a waiting caller looks again (and Ctrl-C gets through)."""
@@ -33,9 +34,14 @@ class Channel:
         link: an open link; the channel closes it.
         connect_timeout: seconds for the device to answer an opening.
         reopen: opens the link again after it went away, wherever it is now; None: it is gone for good.
+        baud: bits a second that it is opened at.
     """
 
-    def __init__(self, link: Link, *, connect_timeout: float, reopen: Callable[[], Link] | None = None) -> None:
+    def __init__(
+        self, link: Link, *, connect_timeout: float, reopen: Callable[[], Link] | None = None, baud: int = 0
+    ) -> None:
+        self.rate = RateChange(baud)
+        self._baud = baud
         self.changed = threading.Condition()  # its lock is reentrant
         self.where = link.name
         self.endpoint = HostEndpoint(link.name, connect_timeout=connect_timeout, bytes_per_second=link.bytes_per_second)
@@ -136,10 +142,13 @@ class Channel:
             full = write_all(link, connection, time.monotonic())
             happened = self.endpoint.process(time.monotonic()) or happened  # writing made room, or found timeouts
             full = full or write_all(link, connection, time.monotonic())
-            if happened:
+            was_settled = self.rate.is_settled
+            change_rate(link, connection, self.rate, time.monotonic(), is_full=full)
+            if happened or self.rate.is_settled != was_settled:
                 self.changed.notify_all()
             self._asleep = True
-            return full, None if full else self.endpoint.deadline()
+            due = [at for at in (self.endpoint.deadline(), self.rate.deadline()) if at is not None]
+            return full, None if full else min(due, default=None)
 
     def _busy(self) -> bool:
         with self.changed:
@@ -176,6 +185,7 @@ class Channel:
         with self.changed:
             if self._link is not None:
                 self.endpoint.link_back(self._link.bytes_per_second)
+                self.rate = RateChange(self._baud)
             self.endpoint.process(time.monotonic())
             while self._link is None and self.endpoint.connection.to_write(time.monotonic()):
                 self.endpoint.connection.wrote(len(self.endpoint.connection.to_write(time.monotonic())))

@@ -28,6 +28,7 @@ from firmware_bridge.link.identity import reopener
 from firmware_bridge.link.serial import DEFAULT_BAUD, open_port
 from firmware_bridge.transfer import Source, digest_bytes
 from firmware_bridge.wire import messages
+from firmware_bridge.wire.rate import offered
 
 UploadProgress = Callable[[int, int], None]
 """(bytes of the blob on the device or on their way, bytes of the blob)"""
@@ -62,14 +63,17 @@ class Client:
         link: an open link; the client closes it.
         connect_timeout: seconds for the device to answer the opening, also after a link was lost.
         reopen: opens the link again after it went away; None: it is gone for good.
+        baud: bits a second that it was opened at, where that means something.
 
     Raises:
         LinkError: nobody answers, or the link is lost for good.
         RemoteProtocolError: the device speaks another version of the protocol.
     """
 
-    def __init__(self, link: Link, *, connect_timeout: float = 20.0, reopen: Callable[[], Link] | None = None) -> None:
-        self._channel = Channel(link, connect_timeout=connect_timeout, reopen=reopen)
+    def __init__(
+        self, link: Link, *, connect_timeout: float = 20.0, reopen: Callable[[], Link] | None = None, baud: int = 0
+    ) -> None:
+        self._channel = Channel(link, connect_timeout=connect_timeout, reopen=reopen, baud=baud)
         self._endpoint = self._channel.endpoint
         try:
             self._do(_connected)
@@ -91,7 +95,11 @@ class Client:
             LinkError: nobody answers.
         """
         link = open_port(port, baud)
-        return cls(link, connect_timeout=connect_timeout, reopen=reopener(link.name, baud))
+        client = cls(link, connect_timeout=connect_timeout, reopen=reopener(link.name, baud), baud=baud)
+        most = offered(client.info.capabilities)
+        if link.bytes_per_second is not None and most > baud:
+            client.speed_up(most)
+        return client
 
     # ------------------------------------------------------------------ the device
 
@@ -107,6 +115,21 @@ class Client:
         with self._channel.changed:
             self._endpoint.info = info
         return info
+
+    def speed_up(self, baud: int) -> bool:
+        """Take both ends of a UART to another rate. Whether it works there; if not, both are back where they were.
+
+        Raises:
+            DeviceRefused: its UART cannot.
+            LinkError: the link is lost for good.
+        """
+        self._do(operations.request(partial(messages.ChangeRate, baud=baud), messages.Done))
+        channel = self._channel
+        with channel.changed:
+            failed = channel.rate.failed
+            channel.rate.want(baud)
+        channel.wait_until(lambda: channel.rate.is_settled, limits.REPLY_TIMEOUT)
+        return channel.rate.failed == failed and channel.rate.baud == baud
 
     def console(self) -> str:
         """Text that came on the line outside frames, and the device's log, since last asked."""

@@ -21,6 +21,7 @@ from firmware_bridge.transfer import CAPABILITIES, Receiver, clip, refusal
 from firmware_bridge.wire import messages
 from firmware_bridge.wire.connection import Connection, Received, Unreadable
 from firmware_bridge.wire.messages import RefusalCode
+from firmware_bridge.wire.rate import CAPABILITY
 from firmware_bridge.wire.session import Lost, Opened, random_epoch
 from firmware_bridge.wire.states import Role
 
@@ -37,6 +38,7 @@ class DeviceEndpoint:
         handler: the device behind it.
         epoch: draws session epochs; tests pass their own.
         bytes_per_second: line rate where it is known.
+        most_baud: bits a second that this end's UART can go up to; 0: its rate stays.
     """
 
     def __init__(
@@ -45,12 +47,16 @@ class DeviceEndpoint:
         *,
         epoch: Callable[[], int] = random_epoch,
         bytes_per_second: float | None = None,
+        most_baud: int = 0,
     ) -> None:
         self.connection = Connection(Role.DEVICE, epoch=epoch, bytes_per_second=bytes_per_second)
         self._handler = handler
         self._receiver = Receiver(handler.store)
         self._submission: tuple[messages.Submit, bytearray] | None = None
         self._received: dict[str, int] = {}  # bytes of results that the host has, by job
+        self.wanted_baud: int | None = None
+        """The rate that the host has asked for and was granted; the loop takes it away."""
+        self._most_baud = most_baud
         self._greeted = False
         self._session = self.connection.session.number
         self._streams: deque[tuple[str, Stream]] = deque()  # what must not be dropped, whole, by job or request
@@ -240,6 +246,16 @@ class DeviceEndpoint:
             case messages.Cancel(request, job_id):
                 self._handler.cancel(job_id)
                 self._send(messages.Done(request))
+            case _:
+                self._dispatch_rest(message)
+
+    def _dispatch_rest(self, message: messages.Message) -> None:
+        match message:
+            case messages.ChangeRate(request, baud):
+                if baud > self._most_baud:
+                    raise DeviceRefused(RefusalCode.UNSUPPORTED, f"{baud} baud, this end can {self._most_baud}")
+                self.wanted_baud = baud
+                self._send(messages.Done(request))
             case messages.Taken(job_id):
                 self._handler.forget(job_id)
             case _:
@@ -253,7 +269,8 @@ class DeviceEndpoint:
             return
         self._greeted = True
         info = self._handler.describe()
-        info = replace(info, capabilities=(*info.capabilities, *CAPABILITIES))
+        rates = (f"{CAPABILITY}{self._most_baud}",) if self._most_baud else ()
+        info = replace(info, capabilities=(*info.capabilities, *CAPABILITIES, *rates))
         self._send(info.reply(hello.request))
 
     def _payload(self, chunk: messages.JobPayload) -> None:

@@ -43,6 +43,9 @@ MAX_TIMEOUT: Final = 2.0
 KEEPALIVE: Final = 2.0
 """Seconds of silence after which the host asks whether the device is still there."""
 
+HURRY: Final = 0.2
+"""Seconds between two questions of an end that wants to know at once whether the other one is there."""
+
 UNANSWERED_PINGS: Final = 10
 """Questions in a row without any answer, 20 s of them, after which the link is lost. Counted, not timed: a
 suspended host must not lose its devices."""
@@ -58,6 +61,12 @@ MAX_REQUEST: Final = 2**32 - 1
 
 MAX_COUNT: Final = 2**63 - 1
 """Counters (nanoseconds, MACs, bytes): what SQLite and every language hold in a signed 64-bit integer."""
+
+MIN_BAUD: Final = 1200
+"""Bits a second: slower, a single frame outlasts every timeout."""
+
+MAX_BAUD: Final = 16_000_000
+"""Bits a second: no UART goes faster."""
 
 MAX_BLOB: Final = 2**31 - 1
 """Bytes of one blob: more does not fit any board's memory."""

@@ -86,7 +86,7 @@ class Receiver:
                 return self._begin(message)
             case IndexPart():
                 return self._take_part(message)
-            case BlobChunk():
+            case _:
                 return self._take_chunk(message)
 
     def work(self) -> Answer | None:
@@ -209,9 +209,10 @@ class Receiver:
         self._copies = {numbers[0]: numbers[1:] for numbers in places.values()}
         self._missing = set(self._copies)
         self._chunks = chunks
-        if not self._missing:
-            yield from self._finish(upload, chunks)
-            return
+        yield from self._ask(upload, chunks) if self._missing else self._finish(upload, chunks)
+
+    def _ask(self, upload: BeginUpload, chunks: ChunkList) -> Work:
+        """Tell the host which chunks are missing."""
         step = 8 * limits.CHUNK
         for first in range(0, len(chunks), step):
             last = min(first + step, len(chunks))

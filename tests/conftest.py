@@ -18,10 +18,16 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Layout: ``model_index.json``, ``unet/`` (config and fp32 safetensors), ``scheduler/``.
     """
+    folder = tmp_path_factory.mktemp("tiny_model")
+    write_tiny_model(folder)
+    return folder
+
+
+def write_tiny_model(folder: Path) -> None:
+    """What the fixture gives, for those who are no test."""
     import torch
     from diffusers import DDPMScheduler, UNet2DModel
 
-    folder = tmp_path_factory.mktemp("tiny_model")
     torch.manual_seed(TINY_SEED)
     model = UNet2DModel(
         sample_size=16,
@@ -40,4 +46,3 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         '{"_class_name": "DDPMPipeline", "scheduler": ["diffusers", "DDPMScheduler"], '
         '"unet": ["diffusers", "UNet2DModel"]}\n'
     )
-    return folder

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("edge.device.main")  # __name__ is "__main__" here
 _REOPEN_SECONDS = 1.0
 _LOOK_SECONDS = 0.1
+_MOST_BAUD = 3_000_000  # a UART is tried at this rate where the host can too; what fails there goes back
 _FAULT = 70  # EX_SOFTWARE of sysexits.h: a service manager restarts us
 
 
@@ -106,18 +107,28 @@ def _serve(supervisor: Supervisor, port: str, baud: int | None, stopping: thread
     if port.startswith(LISTEN):
         _serve_network(supervisor, port, stopping)
         return
+    from edge.device.service import ServiceManager  # noqa: PLC0415
     from firmware_bridge.errors import LinkError, PortError  # noqa: PLC0415
     from firmware_bridge.link.serial import open_port  # noqa: PLC0415
     from firmware_bridge.serve import serve  # noqa: PLC0415
 
     rate = baud or supervisor.board.link.baud
+    manager = ServiceManager()
     was_open = False
-    while not stopping.is_set() and supervisor.is_well():
+
+    def is_over() -> bool:
+        if supervisor.is_well():
+            manager.alive()
+        return stopping.is_set() or not supervisor.is_well()
+
+    while not is_over():
         try:
             with open_port(port, rate) as link:
                 log.info("port %s open at %d baud", link.name, rate)
                 was_open = True
-                serve(link, supervisor, stop=lambda: stopping.is_set() or not supervisor.is_well())
+                manager.ready()
+                most = _MOST_BAUD if link.bytes_per_second else 0
+                serve(link, supervisor, stop=is_over, baud=rate, most_baud=most)
         except LinkError as error:
             log.warning("%s", error)
         except PortError as error:

@@ -203,11 +203,17 @@ class HostEndpoint:
                     assert_never(event)
         since = self._unconnected_since
         if since is not None and now >= since + self._connect_timeout:
-            self._give_up(
-                LinkError(f"nobody answers within {self._connect_timeout:g} s", where=self.where, mend=ANSWER_MEND)
-            )
+            self._give_up(self._no_session())
             happened = True
         return happened
+
+    def _no_session(self) -> LinkError:
+        """Why none could be had."""
+        within = f"within {self._connect_timeout:g} s"
+        if self._link_error is None:
+            return LinkError(f"nobody answers {within}", where=self.where, mend=ANSWER_MEND)
+        what = f"{self._link_error.what}, and it did not come back {within}"
+        return LinkError(what, where=self.where, mend=self._link_error.mend)
 
     def _lost(self, now: float, lost: Lost) -> None:
         """The session is over: its requests are begun anew in the next."""

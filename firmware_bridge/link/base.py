@@ -24,6 +24,9 @@ class Link(Protocol):
     def write(self, data: bytes | memoryview) -> int:
         """Hand over as many bytes as the link takes now, and say how many. LinkError: the link is gone."""
 
+    def set_baud(self, baud: int) -> None:
+        """Go to another rate, after what was written has left. LinkError: this link has no such rate."""
+
     def close(self) -> None:
         """Give the port back. Closing twice is fine."""
 

@@ -11,6 +11,7 @@ import errno
 import ipaddress
 import os
 import select
+import termios
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -79,6 +80,16 @@ class SerialLink:
             return 0
         except OSError as error:
             raise LinkError(f"the link is gone: {error.strerror}", where=self.name, mend=_GONE) from None
+
+    def set_baud(self, baud: int) -> None:
+        """Go to another rate, after what was written has left. LinkError: the port does not take it."""
+        try:
+            termios.tcdrain(self._file)
+            self._port.baudrate = baud
+        except (OSError, ValueError, AttributeError, termios.error, serial.SerialException) as error:
+            raise LinkError(f"the port does not take {baud} baud: {error}", where=self.name) from None
+        if self.bytes_per_second is not None:
+            self.bytes_per_second = baud / 10
 
     def close(self) -> None:
         """Give the port back. Closing twice is fine."""

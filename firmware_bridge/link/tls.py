@@ -71,6 +71,10 @@ class TlsLink:
         except OSError as error:
             raise LinkError(f"the link is gone: {_words(error)}", where=self.name) from None
 
+    def set_baud(self, baud: int) -> None:
+        """A network has no baud rate."""
+        raise LinkError(f"no link to set to {baud} baud", where=self.name)
+
     def close(self) -> None:
         """Hang up. Closing twice is fine."""
         self._connection.close()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import importlib
+import importlib.util
 import json
+import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -83,6 +87,25 @@ def line(
     """Be a faulty serial line: print the paths of its two ends, end when standard input closes."""
     faults = Faults(loss, duplication, 0.0, bit_errors, boot_log, bytes_per_second=bytes_per_second)
     ptyline.run(faults, seed)
+
+
+@app.command()
+def fuzz(
+    corpus: Annotated[Path, typer.Option(help="Folder of inputs to begin with.")],
+    runs: Annotated[int, typer.Option(help="Inputs to try; 0: without end.")] = 100_000,
+    seed: Annotated[int, typer.Option(help="Replays the run.")] = 1,
+    findings: Annotated[Path, typer.Option(help="Folder for new inputs and for what broke something.")] = Path("fuzz"),
+) -> None:
+    """Fuzz the wire, guided by coverage, with atheris (`pip install atheris`)."""
+    if importlib.util.find_spec("atheris") is None:
+        raise typer.BadParameter("atheris is not installed: pip install atheris", param_hint="fuzz")
+    with contextlib.ExitStack() as stack:
+        if runs and findings == Path("fuzz"):
+            findings = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        findings.mkdir(parents=True, exist_ok=True)
+        options = [f"-runs={runs or -1}", f"-seed={seed}", "-max_len=4096", f"-artifact_prefix={findings}/broken-"]
+        command = [sys.executable, "-m", "firmware_bridge.testing.fuzzer", *options, str(findings), str(corpus)]
+        sys.exit(subprocess.run(command, check=False).returncode)
 
 
 @app.command()

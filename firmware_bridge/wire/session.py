@@ -81,6 +81,8 @@ class Session:
         self._open_attempts = 0
         self._open_due = 0.0
         self._begin(0, 0.0)
+        self.heard = 0
+        """Packets of any session received, undamaged."""
         self.ignored = 0
         """Packets dropped because they made no sense: unknown kind, another session."""
 
@@ -95,6 +97,7 @@ class Session:
         self._asked_at = now
         self._heard_at = now
         self._unanswered = 0
+        self._is_hurried = False
         self._question = (0, 0)  # number of the last PING; packets given out before it
 
     # ------------------------------------------------------------------ what the owner calls
@@ -129,6 +132,12 @@ class Session:
         """The line has another rate from here on."""
         self._rate = bytes_per_second
         self.sending.set_rate(bytes_per_second)
+
+    def hurry(self) -> None:
+        """Ask at once whether the other end is there, and again and again, until it is heard."""
+        self._is_hurried = True
+        self._unanswered = 0
+        self._asked_at = float("-inf")
 
     @property
     def number(self) -> int:
@@ -175,6 +184,7 @@ class Session:
             return
         what = classify(self.role, packet.kind, packet.session, self._session, self._offered)
         before = self.state
+        self.heard += 1
         self.state, action = after(self.role, before, what)
         self._do(action, before, now, packet)
 
@@ -248,6 +258,8 @@ class Session:
 
     def _ask_due(self) -> float:
         """When to send a PING: the host after silence; either side when it is starved of credit."""
+        if self._is_hurried:
+            return self._asked_at + limits.HURRY
         if self.sending.starved:
             return max(self._asked_at, self._heard_at) + self.sending.timeout
         if self.role is Role.HOST:
@@ -317,6 +329,7 @@ class Session:
     def _take(self, now: float, packet: Packet) -> None:
         self._heard_at = now
         self._unanswered = 0
+        self._is_hurried = False
         self.sending.acknowledge(now, packet.acknowledged, packet.ranges, packet.credit)
         if packet.kind is Kind.ACK:
             if packet.offset and packet.offset == self._question[0]:

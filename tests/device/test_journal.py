@@ -204,3 +204,11 @@ def test_payloads_are_bounded_in_bytes(disk: Disk, monkeypatch: pytest.MonkeyPat
     journal.accept("large", b"")
     journal.finish("large", Outcome(payload=bytes(1000)))
     assert disk.names("outcomes") == ["large.bin"]
+
+
+def test_half_a_line_and_an_empty_one_are_no_damage(disk: Disk, caplog: pytest.LogCaptureFixture) -> None:
+    Journal(disk).accept("a", b"")
+    whole = disk.read("journal")
+    disk.write("journal", 0, b"\n" + whole + b"\n")
+    assert ids(disk) == ["a"]
+    assert not caplog.records

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,123 +13,25 @@ import numpy as np
 import pytest
 
 from boards import load_board
-from edge.bundle import (
-    FORMAT,
-    Bundle,
-    Contents,
-    Golden,
-    Manifest,
-    MemoryNeeds,
-    ModelFacts,
-    RuntimeVersions,
-    SamplerFacts,
-    pack_bundle,
-)
+from edge.bundle import Bundle, Contents, pack_bundle
 from edge.device.selftest import psnr
 from edge.virtual import VirtualBoard, virtual_board
 from firmware_bridge.client import Client
 from firmware_bridge.errors import DeviceRefused, JobInputError
 from firmware_bridge.jobs import Failure, JobRequest, Progress, Result
 
+from .kills import refereed
+from .real_bundle import LEAST_DB, SHAPE, STEPS, Made, make, twin
+
 if TYPE_CHECKING:
     import numpy.typing as npt
-    import torch
 
-    from calib.modulated import ModulatedModel
-    from calib.samplers import Sampler
-
-STEPS = 6
-LEAST_DB = 60.0
-SHAPE = (1, 16, 16)
 SIZE = 4 * 16 * 16
-
-
-@dataclass(frozen=True)
-class Made:
-    """A bundle for the host, and the oracle that it must agree with."""
-
-    bundle: Bundle
-    modulated: ModulatedModel
-    sampler: Sampler
-
-    @property
-    def layers(self) -> int:
-        """How many layers are modulated."""
-        return len(self.modulated.layers)
-
-    def generate(self, seed: int) -> bytes:
-        import torch
-
-        from calib import sampling
-        from calib.noise import noise
-
-        x = sampling.start_generation(self.sampler, torch.from_numpy(noise(seed, (1, *SHAPE))))
-        return sampling.sample(self.modulated, self.sampler, x).numpy().tobytes()
-
-    def inspect(self, image: npt.NDArray[np.float32], seed: int, start: int) -> bytes:
-        import torch
-
-        from calib import sampling
-        from calib.noise import noise
-
-        x = torch.from_numpy(noise(seed, (1, *SHAPE)))
-        x = sampling.start_inspection(self.sampler, torch.from_numpy(image[None]), x, start)
-        return sampling.sample(self.modulated, self.sampler, x, start).numpy().tobytes()
-
-
-def calm_down(denoiser: torch.nn.Module) -> None:
-    """Make random weights predict little noise.
-
-    As drawn, they make the sampler chaotic: 15 dB between the oracle and FP32, and between any two machines.
-    """
-    import torch
-
-    with torch.no_grad():
-        for parameter in denoiser.get_submodule("unet.conv_out").parameters():
-            parameter.mul_(0.002)
 
 
 @pytest.fixture(scope="module")
 def made(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    from calib.calibration import CalibrationConfig, calibrate
-    from calib.models import load_model
-    from calib.modulated import modulate
-    from calib.samplers import build_sampler
-    from edge.lower.export import lower
-    from edge.toolchain import build_engine
-
-    model = load_model(tiny_model_folder)
-    calm_down(model.denoiser)
-    sampler = build_sampler("ddim", STEPS, model.schedule)
-    calibration = calibrate(model, sampler, CalibrationConfig(seeds=2, batch=2, residual_every=3))
-    modulated = modulate(model.denoiser, calibration)
-    program = lower(modulated, sampler, model.sample_shape)
-    engine = build_engine("host")
-    start = STEPS - 3
-    manifest = Manifest(
-        format=FORMAT,
-        name="tiny",
-        board="host",
-        kit="0.1.0",
-        runtime=RuntimeVersions("1.5.1", 1),
-        model=ModelFacts("tiny", *SHAPE, model.content_hash),
-        sampler=SamplerFacts("ddim", STEPS),
-        plan={},
-        memory=MemoryNeeds.estimate(
-            state_bytes=program.state_bytes,
-            activation_bytes=program.activation_bytes,
-            program_bytes=program.program_bytes,
-            slots=2,
-        ),
-        slots=2,
-        files=(),
-        golden=Golden(seed=5, start=start, image="zeros", min_psnr_db=LEAST_DB),
-    )
-    unfinished = Made(Bundle(tmp_path_factory.mktemp("unused"), manifest, ""), modulated, sampler)
-    golden = unfinished.inspect(np.zeros(SHAPE, np.float32), 5, start)
-    contents = Contents(manifest, program.data, [file.path for file in engine.files], golden)
-    bundle = pack_bundle(tmp_path_factory.mktemp("bundle") / "tiny", contents)
-    return dataclasses.replace(unfinished, bundle=bundle)
+    return make(tiny_model_folder, tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture(scope="module")
@@ -300,3 +201,11 @@ def test_a_state_budget_below_one_slot_refuses_the_bundle(made: Made, tmp_path: 
         pytest.raises(DeviceRefused, match="state_budget_bytes = 1000"),
     ):
         deploy(client, made.bundle)
+
+
+def test_kills_of_host_supervisor_and_engine(made: Made, tmp_path: Path) -> None:
+    """A few; ``python -m tests.device.kills --kills 500`` for more."""
+    with refereed([made.bundle.folder, twin(made, tmp_path / "twin")], tmp_path, seed=7) as referee:
+        while referee.tally.kills.total() < 12:
+            referee.round(3)
+    assert set(referee.tally.kills) >= {"host", "supervisor"}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from boards.errors import KitError
-from edge.device.engine_process import EngineResult, ImageType, StepReport
+from edge.device.engine_process import EngineResult, StepReport
 from edge.device.errors import EngineDied, EngineRefused, JobCancelled, JobExpired
 from edge.device.scheduler import Job, Scheduler, Totals
 from edge.device.snapshots import Snapshot
@@ -28,7 +28,7 @@ class Engine:
         self.is_dead = False
         self.steps: dict[int, int] = {}
 
-    def begin(self, slot: int, _seed: int, start: int, _image: bytes | None, _kind: ImageType) -> None:
+    def begin(self, slot: int, _seed: int, start: int, *_: object) -> None:
         self._check()
         if len(self.steps.keys() | {slot}) > self.memory_slots:
             raise EngineRefused(EngineRefused.OUT_OF_MEMORY, "the state budget is spent")
@@ -168,7 +168,7 @@ class SchedulerModel(RuleBasedStateMachine):
         """When nothing more comes, every job ends."""
         if not hasattr(self, "scheduler"):
             return
-        for _ in range(5 * (len(self.waiting) + len(self.running) + len(self.tasks) + 1)):
+        for _ in range(2 * STEPS * (len(self.waiting) + len(self.running) + len(self.tasks) + 1)):
             self.scheduler.turn()
         assert not self.waiting
         assert not self.running

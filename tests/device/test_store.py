@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge.device import blobs as module
+from edge.device import durable
 from edge.device.blobs import Blobs
 from edge.device.disk import Disk, FolderDisk
 from edge.device.errors import BundleRejected, HashMismatch, NoSpace, StorageError
@@ -219,3 +220,19 @@ def test_a_folder_left_by_an_activation_that_failed_does_not_stand_in_the_way(di
     node.deploy(OLD)
     node.check()
     assert set(BUNDLES) >= set(disk.names("bundles"))
+
+
+def test_no_more_room_is_made_than_is_needed(disk: Disk) -> None:
+    blobs = Blobs(disk, 300)
+    for digest in ("a" * 64, "b" * 64):
+        blobs.write(digest, 0, bytes(100))
+    blobs = Blobs(disk, 300)
+    blobs.reserve("c" * 64, 150)
+    assert disk.names("staging") == [f"{'b' * 64}.part"]
+
+
+def test_a_file_is_written_over_what_a_power_cut_left_beside_it(tmp_path: Path) -> None:
+    (tmp_path / ".name.new").write_bytes(b"half")
+    durable.write_file(tmp_path / "name", b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["name"]
+    assert (tmp_path / "name").read_bytes() == b"whole"

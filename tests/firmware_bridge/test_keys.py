@@ -108,6 +108,19 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         TrustedKeys(tmp_path / "keys").trust(PublicKey(RAW, ""))
 
 
+def test_a_key_that_cannot_be_revoked_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trusted = TrustedKeys(tmp_path / "keys")
+    trusted.trust(PublicKey(RAW, ""))
+
+    def broken(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "replace", broken)
+    with pytest.raises(KeyFault, match="Read-only file system"):
+        trusted.revoke(PublicKey(RAW, "").key_id)
+    assert trusted.trusts(RAW)
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "ed25519", "ed25519 " + "A" * 44, "rsa " + base64.b64encode(RAW).decode(), "ed25519 AAAA name"],

@@ -152,6 +152,15 @@ class Confirm:
     bundle_id: Digest
 
 
-HostMessage = (
+@dataclass(frozen=True, slots=True)
+class ChangeRate:
+    """Host: let both ends of this UART go to another rate, and back if nothing arrives then. Answer: `Done`."""
+
+    code: ClassVar[int] = 30
+    request: Request
+    baud: Annotated[int, UInt(limits.MAX_BAUD, limits.MIN_BAUD)]
+
+
+HostMessage = ChangeRate | (
     Hello | QueryBlobs | BeginUpload | BlobChunk | Activate | Submit | JobPayload | Cancel | Taken | IndexPart | Confirm
 )

@@ -21,6 +21,7 @@ SAMPLES = {
         m.Taken("job-1"),
         m.IndexPart(3, 0, b"\x00\x10" + DIGEST),
         m.Confirm(6, DIGEST),
+        m.ChangeRate(6, 3_000_000),
         m.HelloReply(
             1,
             1,

@@ -81,3 +81,16 @@ def test_the_console_keeps_the_newest_text_in_bounds(line: bytes) -> None:
     assert limits.CONSOLE <= len(text) <= 3 * limits.CONSOLE
     assert text.endswith("the end\n")
     assert device.damaged == 0
+
+
+def test_a_lost_link_takes_half_read_and_half_written_frames_along() -> None:
+    device = opened()
+    device.send(m.DeviceLog("half"))
+    device.wrote(3 if device.to_write(1.0) else 0)
+    device.receive(1.0, data(m.encode(m.Taken("j")))[:9])
+    device.link_lost()
+    assert not device.is_open
+    assert not device.to_write(1.0)
+    assert device.deadline() is None
+    device.receive(2.0, frame.encode(Packet(Kind.OPEN, 9 << 32).encode()))
+    assert device.to_write(2.0)

@@ -195,3 +195,8 @@ def test_a_chunk_of_the_chosen_size_fits() -> None:
     assert len(m.encode(m.JobPayload(2**32 - 1, limits.MAX_PAYLOAD, bytes(limits.CHUNK)))) <= limits.CHUNK + 64
     assert len(m.encode(m.BlobChunk(2**32 - 1, 2**32 - 1, False, bytes(MAX_CHUNK)))) <= limits.MAX_MESSAGE
     assert len(m.encode(m.ResultPayload("x" * 64, limits.MAX_PAYLOAD, bytes(limits.CHUNK)))) <= limits.MAX_MESSAGE
+
+
+def test_a_message_that_is_too_long_is_not_even_looked_at() -> None:
+    with pytest.raises(RemoteProtocolError, match="is over"):
+        m.decode(bytes(limits.MAX_MESSAGE + 1))

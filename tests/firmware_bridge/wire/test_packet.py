@@ -77,3 +77,9 @@ def test_any_bytes_parse_or_raise_the_remote_error() -> None:
             continue
         accepted += 1
     assert 1000 < accepted < 15_000
+
+
+def test_kinds_keep_their_numbers() -> None:
+    assert [(kind.value, kind.name) for kind in Kind] == list(
+        enumerate(("OPEN", "ACCEPT", "DATA", "ACK", "PING", "RESET", "CLOSE"), start=1)
+    )

@@ -400,3 +400,43 @@ def test_a_device_survives_any_packets() -> None:
         if chance.random() < 0.1:
             while device.next_event() is not None:
                 pass
+
+
+def test_a_host_that_gives_up_opening_says_nothing_more() -> None:
+    host = Session(Role.HOST, epoch=counter(1))
+    host.open(0.0)
+    assert host.next_packet(0.0) is not None
+    host.abandon()
+    assert host.next_packet(10.0) is None
+    assert host.deadline() is None
+    assert host.next_event() is None
+
+
+def test_a_hurried_end_asks_at_once_and_until_it_is_heard() -> None:
+    host, device = open_pair()
+    host.hurry()
+    assert host.deadline() <= 1.0
+    for at in (1.0, 1.0 + limits.HURRY):
+        assert decode(host.next_packet(at)).kind is Kind.PING
+        assert host.next_packet(at + limits.HURRY / 2) is None
+    device.receive(2.0, Packet(Kind.PING, device.number, 9).encode())
+    host.receive(2.0, device.next_packet(2.0))
+    assert host.deadline() == 2.0 + limits.KEEPALIVE
+
+
+def test_an_accept_of_an_older_answer_is_not_acknowledged() -> None:
+    host, _ = open_pair()
+    host.receive(0.0, Packet(Kind.ACCEPT, (host.number >> 32) << 32 | 77).encode())
+    assert host.next_packet(0.0) is None
+    host.receive(0.0, Packet(Kind.ACCEPT, host.number).encode())
+    assert decode(host.next_packet(0.0)).kind is Kind.ACK
+
+
+def test_what_changes_nothing_in_an_idle_session() -> None:
+    host = Session(Role.HOST)
+    host.close()
+    host.receive(0.0, b"\x09\x06")
+    host.set_rate(11_520.0)
+    assert (host.state, host.ignored) == (State.IDLE, 1)
+    assert host.next_event() is None
+    assert host.next_packet(0.0) is None

@@ -51,3 +51,25 @@ def test_lost_frames_shorten_and_quiet_lengthens_again() -> None:
     assert size.is_lossy
     assert run(size, chance, 2000, 0.0) == limits.CHUNK
     assert run(size, chance, 300, 1.0) == limits.MIN_FRAME
+
+
+def test_what_was_only_late_is_forgiven() -> None:
+    size = FrameSize()
+    size.lost(8192)
+    shortened = size.best()
+    size.lost(8192)
+    size.forgive()
+    assert shortened <= size.best() < limits.CHUNK
+    size.forgive()
+    size.forgive()
+    assert not size.is_lossy
+    assert size.best() == limits.CHUNK
+    size.lost(8192)
+    assert size.is_lossy
+
+
+def test_the_shortest_round_trip_is_remembered() -> None:
+    trip = RoundTrip()
+    for seconds in (0.3, 0.1, 0.2):
+        trip.sample(seconds)
+    assert trip.least == 0.1
