@@ -4,6 +4,7 @@
 
 #include "modulated/layer.h"
 #include "ops/layer_arguments.h"
+#include "ops/mapped_memory.h"
 #include "ops/process.h"
 #include "ops/thread_pool.h"
 
@@ -18,6 +19,17 @@ using executorch::runtime::Span;
 constexpr char kConv2d[] = "modiff::conv2d.out";
 constexpr char kLinear[] = "modiff::linear.out";
 
+// Residual weights are read at few steps: between them they stay in the file.
+void release_residual_weights(const LayerCall& call, uint64_t passes_before) {
+  const Layer& layer = call.layer;
+  PlanRow next;
+  const bool comes_again = call.step + 1 < layer.steps && read_row(layer.table + (call.step + 1) * kPlanColumns, &next) &&
+                           next.residual.count > 0;
+  if (step_statistics().residual_passes > passes_before && !comes_again) {
+    release_mapped(layer.weight[1], static_cast<size_t>(layer.geometry.packed_weight_bytes()));
+  }
+}
+
 void run(KernelRuntimeContext& context, const char* name, const LayerCall& call) {
   if (call.problem != nullptr) {
     ET_LOG(Error, "%s: %s (argument %d)", name, call.problem, call.argument);
@@ -25,6 +37,7 @@ void run(KernelRuntimeContext& context, const char* name, const LayerCall& call)
     return;
   }
   ContextScratch scratch(context);
+  const uint64_t residual_passes = step_statistics().residual_passes;
   const LayerStatus status =
       run_layer(call.layer, call.step, active_kernels(), thread_pool(), scratch, &step_statistics());
   if (status == LayerStatus::kBadPlan) {
@@ -33,6 +46,7 @@ void run(KernelRuntimeContext& context, const char* name, const LayerCall& call)
   } else if (status == LayerStatus::kNoMemory) {
     context.fail(Error::MemoryAllocationFailed);
   }
+  release_residual_weights(call, residual_passes);
 }
 
 void conv2d_out(KernelRuntimeContext& context, Stack stack) { run(context, kConv2d, read_conv2d(stack)); }
