@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,11 @@ def deploy(*arguments: str, cache: Path, **environment: str) -> subprocess.Compl
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
-def test_the_demo_model_runs_on_this_machine_and_agrees_with_the_oracle(tmp_path: Path) -> None:
+def test_the_demo_model_runs_on_this_machine_and_agrees_with_the_oracle(
+    tmp_path: Path, with_engines: Callable[[Path], Path]
+) -> None:
     options = ["--board", "host", "--virtual", "--steps", "6", "--inspect-from", "0.5", "--generate", "3", "--json"]
-    done = deploy(*options, "--out", str(tmp_path / "out"), cache=tmp_path / "cache")
+    done = deploy(*options, "--out", str(tmp_path / "out"), cache=with_engines(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert [job["title"] for job in report["jobs"]] == ["generate 3", "inspect brick", "inspect brick-scratched"]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,8 @@ DEAD_SECONDS = 15
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def cache(tmp_path_factory: pytest.TempPathFactory, with_engines: Callable[[Path], Path]) -> Path:
+    return with_engines(tmp_path_factory.mktemp("cache"))
 
 
 def command(*arguments: str, cache: Path) -> tuple[list[str], dict[str, str]]:
