@@ -155,7 +155,8 @@ class Run {
 
 LayerStatus run_layer(const Layer& layer, int64_t step, const KernelSet& kernels, Parallel& parallel, Scratch& scratch,
                       StepStatistics* statistics) {
-  if (step < 0 || step >= layer.steps) {
+  // A direct layer has no state to tell that it is fresh: it is given the anchor's row itself as its step.
+  if (step < 0 || step >= layer.steps + (layer.direct ? 1 : 0)) {
     return LayerStatus::kBadPlan;
   }
   const bool fresh = !layer.direct && layer.counters[kRefreshes] == 0;
