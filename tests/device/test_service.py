@@ -31,6 +31,9 @@ def test_a_service_manager_hears_that_the_device_serves_and_lives(
 def test_without_a_service_manager_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+    opened: list[object] = []
+    monkeypatch.setattr("edge.device.service.socket.socket", lambda *kind: opened.append(kind))
     manager = ServiceManager()
     manager.ready()
     manager.alive()
+    assert opened == []
