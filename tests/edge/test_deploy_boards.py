@@ -63,6 +63,7 @@ def test_an_emulated_board_agrees_with_the_oracle(board: str, core: str, cache: 
     assert report["board"] == board
     assert [job["steps"] for job in report["jobs"]] == [6, 3]
     for job in report["jobs"]:
+        assert job["bit_equal"] is True
         assert job["psnr_oracle_db"] is None or job["psnr_oracle_db"] >= 40
         assert job["psnr_static_int8_db"] < job["psnr_fp32_db"]
     assert report["jobs"][0]["psnr_fewer_steps_db"] < report["jobs"][0]["psnr_fp32_db"]
