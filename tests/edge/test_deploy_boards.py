@@ -79,7 +79,7 @@ def test_a_taken_port_is_refused_before_the_long_work(tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("stage", ["calibrate", "lower and pack", "activate"])
+@pytest.mark.parametrize("stage", ["calibrate", "lower the model", "activate"])
 def test_ctrl_c_ends_at_any_stage_and_the_next_run_works(
     stage: str, cache: Path, tiny_model_folder: Path, tmp_path: Path
 ) -> None:
