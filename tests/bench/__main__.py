@@ -108,12 +108,16 @@ def compare(
     threads: Annotated[str, typer.Option(help="Thread counts of the wall-clock contests.")] = "1,2",
     rounds: Annotated[int, typer.Option(min=3, help="Rounds of each contest.")] = 15,
     instructions: Annotated[bool, typer.Option(help="Count instructions under emulation: minutes each.")] = True,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Rows by words of their names, such as 'xnnpack int8'.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Ours and the rivals side by side: instructions a step, wall-clock ratio, memory, file size."""
     from tests.bench.report import compare_all
 
-    output.emit(compare_all(model, cpu, [int(n) for n in threads.split(",")], rounds, count=instructions), as_json=json)
+    numbers = [int(number) for number in threads.split(",")]
+    output.emit(compare_all(model, cpu, numbers, rounds, only or [], count=instructions), as_json=json)
 
 
 @app.command()

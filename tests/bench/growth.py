@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.bench.compare import count_ours
+from tests.bench.counted import count_ours
 from tests.bench.instructions import MAC_CLASSES
 from tests.bench.ours import prepare
 

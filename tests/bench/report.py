@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from boards import Board, Cost, load_board
-from tests.bench import compare, cost, growth, output, roofline
+from edge.console import Stages
+from tests.bench import compare, contest, cost, growth, output, roofline
+from tests.bench.counted import count_ours, count_rival
 from tests.bench.instructions import MAC_CLASSES, X86, BenchError, Counts
 from tests.bench.models import UNetShape, model_named
 from tests.bench.ours import Prepared, prepare
@@ -16,52 +18,90 @@ from tests.bench.program import read_calls
 _CLASSES = ("sdot", "smull", "fmla", "fmla16", "vector", "load", "store")
 
 
-def compare_all(model: str, cpu: str, threads: Sequence[int], rounds: int, *, count: bool) -> dict[str, Any]:
-    """Convert, run and count everything; show two kinds of tables; return them as a document."""
-    prepared = prepare(model)
+def compare_all(
+    model: str, cpu: str, threads: Sequence[int], rounds: int, only: Sequence[str], *, count: bool
+) -> dict[str, Any]:
+    """Convert, run and count everything that ``only`` asks for; show tables; return them as a document.
+
+    What was converted or counted once is taken from the cache, so a run that was cut off goes on where it stopped.
+    """
+    stages = Stages()
+    mine = compare.ours(model, only, stages)
     channels, size, _ = model_named(model).sample_shape
-    rivals, missing = compare.entries(model, UNetShape(size=size, channels=channels))
+    rivals, missing = compare.entries(model, UNetShape(size=size, channels=channels), only, stages)
     counted: dict[str, Counts] = {}
     if count:
-        counted, uncounted = _count_all(prepared, rivals, cpu)
+        counted, uncounted = _count_all(mine, rivals, cpu, stages)
         missing += uncounted
         _show_counts(f"{model}: instructions a step, {cpu}, 1 thread", counted)
     walls = []
     for number in threads:
-        output.say(f"contest with {number} threads, {rounds} rounds")
-        walls.append(compare.wall(prepared, rivals, number, rounds))
+        with stages.stage(f"contest, {number} threads, {rounds} rounds"):
+            walls.append(compare.wall(mine, rivals, number, rounds))
         _show_wall(model, walls[-1])
-    files = {compare.OURS: prepared.program.stat().st_size, **{rival.name: rival.file_bytes for rival in rivals}}
-    ours = {
-        "state_bytes": prepared.state_bytes,
-        "activation_bytes": prepared.activation_bytes,
-        "bundle_bytes": compare.bundle_bytes(prepared),
-    }
-    output.show("bytes", ["", "MiB"], [[name, output.mebibytes(n)] for name, n in {**ours, **files}.items()])
+    with stages.stage("start our engine"):
+        starts = {name: contest.measure_start(prepared, max(threads)) for name, prepared in mine.items()}
+    _show_starts(f"{model}: start of our engine, {max(threads)} threads", starts)
+    sizes = _sizes(mine, rivals)
+    _show_sizes(sizes)
     missing += [each for wall in walls for each in wall.missing]
     for each in missing:
         output.say(f"not measured: {each.name}: {each.reason}")
     instructions = {name: {**counts, "total": counts.total} for name, counts in counted.items()}
-    return {"model": model, "instructions": instructions, "wall": walls, "files": files, **ours, "missing": missing}
+    document = {"model": model, "cpu": cpu, "instructions": instructions, "wall": walls, "starts": starts}
+    return {**document, "bytes": sizes, "missing": missing, "seconds": stages.seconds}
 
 
 def _count_all(
-    prepared: Prepared, rivals: Sequence[compare.Entry], cpu: str
+    mine: Mapping[str, Prepared], rivals: Sequence[compare.Entry], cpu: str, stages: Stages
 ) -> tuple[dict[str, Counts], list[compare.Missing]]:
-    output.say("counting ours")
-    counted = {compare.OURS: compare.count_ours(prepared, cpu)}
+    counted = {}
+    for name, prepared in mine.items():
+        with stages.stage(f"count {name}"):
+            counted[name] = count_ours(prepared, cpu)
     missing = []
     for rival in rivals:
         if rival.program is None:
             missing.append(compare.Missing(f"{rival.name} instructions", "its wheel for aarch64 needs a Python there"))
             continue
-        output.say(f"counting {rival.name}")
-        try:
-            # QEMU computes half-precision arithmetic in software, very slowly: one run of it is enough.
-            counted[rival.name] = compare.count_rival(rival.program, cpu, runs=1 if "fp16" in rival.name else 2)
-        except BenchError as error:
-            missing.append(compare.Missing(f"{rival.name} instructions", str(error)))
+        with stages.stage(f"count {rival.name}"):
+            try:
+                counted[rival.name] = count_rival(rival.program, cpu)
+            except BenchError as error:
+                missing.append(compare.Missing(f"{rival.name} instructions", str(error)))
     return counted, missing
+
+
+def _sizes(mine: Mapping[str, Prepared], rivals: Sequence[compare.Entry]) -> dict[str, dict[str, int]]:
+    """Bytes by row: of the program's file; of ours also the state, the activations and the bundle."""
+    found = {}
+    for name, prepared in mine.items():
+        found[name] = {
+            "file": prepared.program.stat().st_size,
+            "state": prepared.state_bytes,
+            "activations": prepared.activation_bytes,
+            "bundle": compare.bundle_bytes(prepared),
+        }
+    return found | {rival.name: {"file": rival.file_bytes} for rival in rivals}
+
+
+def _show_sizes(sizes: dict[str, dict[str, int]]) -> None:
+    kinds = ("file", "state", "activations", "bundle")
+    rows = [[name, *(output.mebibytes(each[k]) if k in each else "" for k in kinds)] for name, each in sizes.items()]
+    output.show("sizes", ["", *kinds], rows)
+
+
+def _show_starts(title: str, starts: dict[str, contest.Start]) -> None:
+    rows = [
+        [
+            name,
+            *(f"{1000 * seconds:.0f} ms" for seconds in (start.ready, start.begun, start.stepped)),
+            f"{output.mebibytes(start.resident_bytes)} of {output.mebibytes(start.program_bytes)}",
+        ]
+        for name, start in starts.items()
+    ]
+    columns = ["", "ready", "first step begins", "first step done", "program resident"]
+    output.show(title, columns, rows)
 
 
 def _show_counts(title: str, counted: dict[str, Counts]) -> None:
