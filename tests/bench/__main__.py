@@ -131,6 +131,15 @@ def fit(board: BoardName = "rpi5", json: AsJson = False) -> None:
 
 @app.command()
 @reports_errors
+def check(board: BoardName = "rpi5", json: AsJson = False) -> None:
+    """Check the cost model in a board's file on layers that no fit has seen; exit code 6 where it is off."""
+    from tests.bench.report import check_board
+
+    output.emit(check_board(board), as_json=json)
+
+
+@app.command()
+@reports_errors
 def roofline(
     model: Model = "cifar10",
     *,
@@ -147,11 +156,13 @@ def roofline(
 @app.command()
 @reports_errors
 def growth(
-    models: Annotated[list[str] | None, typer.Argument(help="Models; by default sizes 32-256 and widths.")] = None,
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Models; by default sizes 32-256 and widths; the first also over steps.")
+    ] = None,
     cpu: Cpu = "cortex-a76",
     json: AsJson = False,
 ) -> None:
-    """How a step grows with image size and width."""
+    """How a step grows with image size, width and the number of steps."""
     from tests.bench.report import show_growth
 
     output.emit(show_growth(models, cpu), as_json=json)

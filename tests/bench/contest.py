@@ -147,12 +147,12 @@ def measure_start(prepared: Prepared, threads: int, times: int = 5) -> Start:
             engine.step(0)
             rows.append((ready, begun, time.monotonic() - started))
             engine.step(0)
-            resident = _resident(engine.pid, prepared.program)
+            resident = resident_bytes(engine.pid, prepared.program)
     ready, begun, stepped = (statistics.median(column) for column in zip(*rows, strict=True))
     return Start(ready, begun, stepped, prepared.program.stat().st_size, resident)
 
 
-def _resident(pid: int, file: Path) -> int:
+def resident_bytes(pid: int, file: Path) -> int:
     """Bytes of a file's mappings that are in memory."""
     inside, total = False, 0
     for line in Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8").splitlines():

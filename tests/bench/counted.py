@@ -42,7 +42,7 @@ def count_rival(program: Path, cpu: str) -> Counts:
             recording = counted.read()
         return recording.total - recording.marks[calls]
 
-    return _kept(make, _digest(program), runner.name, cpu)
+    return kept(make, _digest(program), runner.name, cpu)
 
 
 def count_ours(prepared: Prepared, cpu: str, isa: str = "auto") -> Counts:
@@ -67,10 +67,10 @@ def count_ours(prepared: Prepared, cpu: str, isa: str = "auto") -> Counts:
             marks = counted.read().marks
         return (marks[prepared.steps * calls] - marks[calls]).divided(prepared.steps - 1)
 
-    return _kept(make, prepared.program_id, build.folder.name, cpu, isa)
+    return kept(make, prepared.program_id, build.folder.name, cpu, isa)
 
 
-def _kept(make: Callable[[], Counts], *parts: str) -> Counts:
+def kept(make: Callable[[], Counts], *parts: str) -> Counts:
     """What ``make`` counts, from the cache if it was counted before: the same programs, core and plugin."""
     key = content_key(*parts, sources_key([*PLUGIN.glob("*.[ch]"), Path(__file__)]))
     path = cache_folder() / "bench" / "counts" / f"{key}.json"

@@ -134,18 +134,28 @@ def fit_board(name: str) -> dict[str, Any]:
     """Measure the grid's layers and the held-out ones, fit, check, show.
 
     Raises:
-        BenchError: the board has no emulator to count with.
+        BenchError: the board has no emulator to count with, or the fit predicts unseen layers badly.
     """
     cpu = _core_of(load_board(name))
     fitted_samples = _measure(cost.GRID, cpu)
     found = cost.fit(fitted_samples)
     held_out = _measure(cost.HELD_OUT, cpu)
-    checks = {"layers fitted": cost.check(found, fitted_samples), "layers not seen": cost.check(found, held_out)}
-    _show_fit(name, found, checks)
-    worst = sorted(held_out, key=lambda sample: -abs(sample.error(found)))[:10]
-    rows = [[s.layer, output.mega(s.instructions), f"{100 * s.error(found):+.1f} %"] for s in worst]
-    output.show("worst of the layers not seen", ["layer", "counted", "predicted"], rows)
-    return {"board": name, "cost": found, "checks": checks, "worst": worst}
+    _show_cost(name, found)
+    checks = _check(found, {"layers fitted": fitted_samples, "layers not seen": held_out})
+    cost.require(checks["layers not seen"], name)
+    return {"board": name, "cost": found, "checks": checks}
+
+
+def check_board(name: str) -> dict[str, Any]:
+    """Measure the held-out layers and compare them with what the board's file predicts.
+
+    Raises:
+        BenchError: the board has no emulator to count with, or its file predicts them badly.
+    """
+    board = load_board(name)
+    checks = _check(board.cost, {"layers not seen": _measure(cost.HELD_OUT, _core_of(board))})
+    cost.require(checks["layers not seen"], name)
+    return {"board": name, "cost": board.cost, "checks": checks}
 
 
 def _core_of(board: Board) -> str:
@@ -158,16 +168,21 @@ def _core_of(board: Board) -> str:
 
 
 def _measure(models: Sequence[str], cpu: str) -> list[cost.Sample]:
+    stages = Stages()
     samples = []
     for model in models:
-        output.say(f"counting {model} on {cpu}")
-        samples += cost.measure(prepare(model), cpu=cpu, isa="auto")
+        with stages.stage(f"count {model} on {cpu}"):
+            samples += cost.measure(prepare(model), cpu=cpu, isa="auto")
     return samples
 
 
-def _show_fit(name: str, found: Cost, checks: dict[str, cost.Check]) -> None:
+def _show_cost(name: str, found: Cost) -> None:
     rows = [[field.name, f"{getattr(found, field.name):.4g}"] for field in dataclasses.fields(found)]
     output.show(f"[cost] of {name}, instructions", ["", "fitted"], rows)
+
+
+def _check(found: Cost, samples: Mapping[str, Sequence[cost.Sample]]) -> dict[str, cost.Check]:
+    checks = {title: cost.check(found, each) for title, each in samples.items()}
     rows = [
         [
             title,
@@ -181,6 +196,10 @@ def _show_fit(name: str, found: Cost, checks: dict[str, cost.Check]) -> None:
     ]
     columns = ["", "layers", "median error", "within 10 %", "worst", "error of the sum"]
     output.show("how well it predicts", columns, rows)
+    worst = sorted(samples["layers not seen"], key=lambda sample: -abs(sample.error(found)))[:10]
+    rows = [[s.layer, output.mega(s.instructions), f"{100 * s.error(found):+.1f} %"] for s in worst]
+    output.show("worst of the layers not seen", ["layer", "counted", "predicted"], rows)
+    return checks
 
 
 def show_roofline(model: str, board_name: str, cores: int) -> dict[str, Any]:
@@ -209,16 +228,20 @@ def show_roofline(model: str, board_name: str, cores: int) -> dict[str, Any]:
 
 
 def show_growth(models: Sequence[str] | None, cpu: str) -> list[growth.Point]:
-    """One line a model."""
+    """One line a model and number of steps."""
+    stages = Stages()
+    wanted = [(model, growth.STEPS[0]) for model in models or dict.fromkeys([*growth.SIZES, *growth.WIDTHS])]
+    wanted += [(wanted[0][0], steps) for steps in growth.STEPS[1:]]
     points = []
-    for model in models or dict.fromkeys([*growth.SIZES, *growth.WIDTHS]):
-        output.say(f"counting {model}")
-        points.append(growth.measure(model, cpu))
+    for model, steps in wanted:
+        with stages.stage(f"count {model}, {steps} steps"):
+            points.append(growth.measure(model, cpu, steps))
     rows = [
-        [p.model, output.giga(p.macs), output.giga(p.instructions), f"{p.per_mac:.4f}", f"{100 * p.mac_share:.0f} %"]
+        [p.model, str(p.steps), output.giga(p.macs), output.giga(p.instructions), f"{p.per_mac:.4f}"]
+        + [f"{100 * p.mac_share:.0f} %"]
         + [output.mebibytes(n) for n in (p.state_bytes, p.activation_bytes, p.program_bytes)]
         for p in points
     ]
-    columns = ["model", "MACs", "instructions", "per MAC", "MAC share", "state", "activations", "program"]
-    output.show(f"growth of a modulated step, {cpu}", columns, rows)
+    columns = ["model", "steps", "MACs", "a step", "per MAC", "MAC share", "state", "activations", "program"]
+    output.show(f"growth of a modulated step in instructions, {cpu}", columns, rows)
     return points
