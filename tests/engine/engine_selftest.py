@@ -19,7 +19,6 @@ from calib.plan import LayerPlan, Mode, PlanRow
 from edge.calls import Activation, Norm
 from edge.packing import WeightShape, pack
 
-
 needs_emulator = pytest.mark.skipif(
     shutil.which("qemu-aarch64") is None or shutil.which("aarch64-linux-gnu-g++") is None,
     reason="qemu-user and g++-aarch64-linux-gnu are not installed",
