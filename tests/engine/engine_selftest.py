@@ -25,7 +25,6 @@ needs_emulator = pytest.mark.skipif(
 )
 
 
-
 def _native_sets() -> list[str]:
     """Kernel sets of this machine's CPU, by the flags that Linux names; aarch64's are told under emulation."""
     flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
