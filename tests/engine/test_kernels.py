@@ -55,12 +55,12 @@ def test_the_cases_reach_what_they_should(cases: Cases) -> None:
     assert {case.plan.mode for case, _ in cases} == set(selftest.Mode)
 
 
-@pytest.mark.parametrize("isa", ["portable", "auto"])
+@pytest.mark.parametrize("isa", selftest.NATIVE_SETS)
 def test_native_kernels_equal_the_reference(native: str, cases: Cases, isa: str) -> None:
     check([native, isa], cases)
 
 
-@pytest.mark.parametrize("isa", ["portable", "auto"])
+@pytest.mark.parametrize("isa", selftest.NATIVE_SETS)
 def test_native_kernels_stay_within_their_memory(cases: Cases, isa: str) -> None:
     check([str(build_selftest("host", sanitize=True)), isa], cases)
 
