@@ -125,6 +125,13 @@ def test_noise_is_the_reference_stream(native: str, seed: int) -> None:
     assert (values == expected).mean() > 0.999
 
 
+def test_noise_has_the_same_bits_on_every_machine(native: str, aarch64: str) -> None:
+    request = np.uint32(selftest.NOISE).tobytes() + np.array([20, 100_001], np.uint64).tobytes()
+    here = selftest.run_program([native, "auto"], request).take("<u4", 100_001)
+    there = selftest.run_program([*selftest.emulated(aarch64, "cortex-a72"), "auto"], request).take("<u4", 100_001)
+    np.testing.assert_array_equal(there, here)
+
+
 def test_checksum_is_castagnoli(native: str) -> None:
     request = np.uint32(selftest.CHECKSUM).tobytes() + np.uint64(9).tobytes() + b"123456789"
     assert selftest.run_program([native, "auto"], request).take("<u4", 1)[0] == 0xE3069283
