@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -203,12 +204,13 @@ def _check(found: Cost, samples: Mapping[str, Sequence[cost.Sample]]) -> dict[st
 
 
 def show_roofline(model: str, board_name: str, cores: int) -> dict[str, Any]:
-    """One line a modulated layer."""
+    """One line a kind of modulated layer."""
     board = load_board(board_name)
     found = roofline.bounds(board, read_calls(prepare(model).program, "step"), cores)
     rows = [
         [
             b.label,
+            str(number),
             output.mega(b.macs),
             output.mega(b.bytes),
             f"{b.intensity:.1f}",
@@ -216,9 +218,9 @@ def show_roofline(model: str, board_name: str, cores: int) -> dict[str, Any]:
             f"{1e6 * b.memory_seconds:.0f}",
             b.limit,
         ]
-        for b in found
+        for b, number in Counter(found).items()
     ]
-    columns = ["layer", "MACs", "bytes", "MACs a byte", "us compute", "us memory", "bound"]
+    columns = ["layer", "calls", "MACs", "bytes", "MACs a byte", "us compute", "us memory", "bound"]
     peak = f"{roofline.macs_per_second(board, cores) / 1e9:.0f} GMAC/s"
     rate = f"{board.memory.bandwidth_bytes_per_s / 1e9:.1f} GB/s"
     output.show(f"{model} on {board_name}, {cores} cores: {peak}, {rate}", columns, rows)
