@@ -73,7 +73,15 @@ def attention_request(
     return [torch.from_numpy(tensor) for tensor in tensors], scale, request
 
 
-SIZES = [(1, 256, 256, 1, 32), (2, 17, 77, 3, 20), (1, 5, 1, 2, 9), (1, 1, 130, 1, 4)]
+SIZES = [
+    (1, 256, 256, 1, 32),
+    (2, 17, 77, 3, 20),
+    (1, 5, 1, 2, 9),
+    (1, 1, 130, 1, 4),
+    (2, 40, 200, 5, 8),
+    (1, 33, 64, 2, 64),
+    (1, 8, 15, 1, 3),
+]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -84,7 +92,7 @@ def test_attention_is_torchs(native: str, size: tuple[int, int, int, int, int]) 
     q, k, v = (t.double().reshape(*t.shape[:2], heads, -1).transpose(1, 2) for t in (q, k, v))
     expected = (torch.softmax(scale * (q @ k.transpose(-2, -1)), -1) @ v).transpose(1, 2).flatten(2)
     np.testing.assert_allclose(
-        answer.take("<f4", expected.numel()).reshape(expected.shape), expected, rtol=3e-5, atol=3e-6
+        answer.take("<f4", expected.numel()).reshape(expected.shape), expected, rtol=3e-5, atol=8e-6
     )
 
 

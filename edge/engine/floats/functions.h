@@ -11,9 +11,6 @@
 
 namespace modiff {
 
-
-
-
 // exp(-x) = 2^n * exp(-r), n = rne(-x / ln 2), r = x + n * ln 2, |r| <= ln(2) / 2.
 template <typename S>
 struct ExpOfNegated {
@@ -45,6 +42,24 @@ MODIFF_INLINE typename S::F exp_of_negated(const typename S::F& x) {
   const ExpOfNegated<S> parts(x);
   const typename S::I exponent = S::add_bits(S::template shift_left<23>(parts.units), S::splat_bits(127U << 23U));
   return S::mul(parts.fraction, S::from_bits(exponent));
+}
+
+// 2^x for x <= 0; below -100, 2^-100, which no sum of larger ones feels and no product makes subnormal. Anything where x
+// is NaN.
+template <typename S>
+MODIFF_INLINE typename S::F exp2_of_negative(const typename S::F& value) {
+  using F = typename S::F;
+  const F bias = S::splat(12582912.0F);  // 2^23 + 2^22: its last bits count units
+  const F x = S::at_least(value, S::splat(-100.0F));
+  const F biased = S::add(x, bias);
+  const F r = S::sub(x, S::sub(biased, bias));  // exact, |r| <= 1/2
+  // 2^r = (1 + c1 r) + r^2 ((c2 + c3 r) + r^2 (c4 + c5 r)): minimax, relative error 1.1e-7.
+  const F square = S::mul(r, r);
+  const F low = S::fma(r, S::splat(0.6931470036506653F), S::splat(1.0F));
+  const F middle = S::fma(r, S::splat(0.05550733581185341F), S::splat(0.24022242426872253F));
+  const F high = S::fma(r, S::splat(0.001326472731307149F), S::splat(0.009671512991189957F));
+  const F fraction = S::fma(square, S::fma(square, high, middle), low);
+  return S::from_bits(S::add_bits(S::bits(fraction), S::template shift_left<23>(S::bits(biased))));
 }
 
 // 1 + exp(-x); anything where x is NaN, which saves a product.
