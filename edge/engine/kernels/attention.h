@@ -3,6 +3,8 @@
 // there are changes no bit. Keys are met in blocks of kAttentionKeys, in tiles of eight; sums are chains of fused products.
 #pragma once
 
+#include <cstring>
+
 #include "floats/functions.h"
 #include "kernels/attention_scratch.h"
 #include "kernels/kernel_set.h"
@@ -33,22 +35,24 @@ MODIFF_INLINE void add_quads(const typename S::Quad (&rows)[Rows], const float* 
   }
 }
 
-// Scores of `Keys` keys: [Keys][lanes]; returns the largest of them and `most`.
+// Scores of `Keys` keys of a packed tile: [Keys][lanes]; returns the largest of them and `most`.
 template <typename S, int Keys>
-MODIFF_INLINE typename S::F score_keys(const AttentionScratch<S>& s, const float* keys, float* scores,
+MODIFF_INLINE typename S::F score_keys(const float* queries, int64_t depth, const float* keys, float* scores,
                                        typename S::F most) {
   typename S::F sums[Keys];
-  const auto quads = [&](int64_t d, typename S::Quad(&rows)[Keys]) {
-    for (int i = 0; i < Keys; ++i) {
-      rows[i] = S::load_quad(keys + i * s.depth + d);
-    }
-  };
   typename S::Quad rows[Keys];
-  quads(0, rows);
-  add_quads<S, Keys, true>(rows, s.queries, sums);
-  for (int64_t d = 4; d < s.depth; d += 4) {
-    quads(d, rows);
-    add_quads<S, Keys, false>(rows, s.queries + d * S::kWidth, sums);
+  const auto next_quads = [&] {
+    for (int i = 0; i < Keys; ++i) {
+      rows[i] = S::load_quad(keys + 4 * i);
+    }
+    keys += 4 * kAttentionTile;
+  };
+  next_quads();
+  add_quads<S, Keys, true>(rows, queries, sums);
+  for (int64_t d = 4; d < depth; d += 4) {
+    queries += 4 * S::kWidth;
+    next_quads();
+    add_quads<S, Keys, false>(rows, queries, sums);
   }
   for (int i = 0; i < Keys; ++i) {
     most = S::max(sums[i], most);
@@ -57,38 +61,45 @@ MODIFF_INLINE typename S::F score_keys(const AttentionScratch<S>& s, const float
   return most;
 }
 
-// scores = 2^(scores - maximum); returns the sum and what they add, ascending.
+// Scores of a block of keys; returns the largest of them and `most`.
 template <typename S>
-MODIFF_INLINE typename S::F soften(float* scores, int keys, const typename S::F& maximum, typename S::F sum) {
-  int j = 0;
-  for (; j + 2 <= keys; j += 2, scores += 2 * S::kWidth) {
-    const typename S::F first = exp2_of_negative<S>(S::sub(S::load(scores), maximum));
-    const typename S::F second = exp2_of_negative<S>(S::sub(S::load(scores + S::kWidth), maximum));
-    S::store(scores, first);
-    S::store(scores + S::kWidth, second);
-    sum = S::add(S::add(sum, first), second);
+typename S::F score_block(const float* queries, int64_t depth, const float* keys, int count, float* scores,
+                          typename S::F most) {
+  for (; count >= kAttentionTile; count -= kAttentionTile) {
+    most = score_keys<S, kAttentionTile>(queries, depth, keys, scores, most);
+    keys += kAttentionTile * depth;
+    scores += kAttentionTile * S::kWidth;
   }
-  if (j < keys) {
-    const typename S::F last = exp2_of_negative<S>(S::sub(S::load(scores), maximum));
-    S::store(scores, last);
-    sum = S::add(sum, last);
+  for (; count > 0; --count, keys += 4, scores += S::kWidth) {
+    most = score_keys<S, 1>(queries, depth, keys, scores, most);
+  }
+  return most;
+}
+
+// scores = 2^(scores - maximum); returns `sum` and what they add, ascending.
+template <typename S>
+typename S::F soften(float* scores, int keys, const typename S::F& maximum, typename S::F sum) {
+  const Exp2OfNegative<S> exp2;
+  for (float* const end = scores + keys * S::kWidth; scores != end; scores += S::kWidth) {
+    const typename S::F p = exp2(S::sub(S::load(scores), maximum));
+    S::store(scores, p);
+    sum = S::add(sum, p);
   }
   return sum;
 }
 
 // mixed[d] = mixed[d] * rescale + the values' column d, weighted: eight columns at a time.
 template <typename S>
-MODIFF_INLINE void mix_values(const AttentionScratch<S>& s, const float* values, int keys,
-                              const typename S::F& rescale) {
-  for (int64_t d = 0; d < s.depth; d += kAttentionTile) {
+void mix_values(const float* scores, int keys, const float* values, int64_t depth, const typename S::F& rescale,
+                float* mixed) {
+  const float* const end = scores + keys * S::kWidth;
+  for (int64_t d = 0; d < depth; d += kAttentionTile, mixed += kAttentionTile * S::kWidth) {
     typename S::F sums[kAttentionTile];
-    float* const mixed = s.mixed + d * S::kWidth;
     for (int i = 0; i < kAttentionTile; ++i) {
       sums[i] = S::mul(S::load(mixed + i * S::kWidth), rescale);
     }
     const float* value = values + d;
-    const float* weight = s.scores;
-    for (int j = 0; j < keys; ++j, value += s.depth, weight += S::kWidth) {
+    for (const float* weight = scores; weight != end; weight += S::kWidth, value += depth) {
       const typename S::F p = S::load(weight);
       const typename S::Quad low = S::load_quad(value);
       const typename S::Quad high = S::load_quad(value + 4);
@@ -103,6 +114,24 @@ MODIFF_INLINE void mix_values(const AttentionScratch<S>& s, const float* values,
     }
     for (int i = 0; i < kAttentionTile; ++i) {
       S::store(mixed + i * S::kWidth, sums[i]);
+    }
+  }
+}
+
+// Keys in tiles of kAttentionTile, four numbers of each at a time: [tiles][depth / 4][kAttentionTile][4].
+inline void pack_keys(const AttentionBlock& job, int64_t padded, float* packed) {
+  const int64_t tile = kAttentionTile * padded;
+  for (int64_t key = 0; key < job.keys; ++key) {
+    const float* const row = job.k + key * job.kv_stride;
+    float* to = packed + key / kAttentionTile * tile + key % kAttentionTile * 4;
+    int64_t d = 0;
+    for (; d + 4 <= job.depth; d += 4, to += 4 * kAttentionTile) {
+      std::memcpy(to, row + d, 4 * sizeof(float));
+    }
+    for (; d < padded; d += 4, to += 4 * kAttentionTile) {
+      for (int i = 0; i < 4; ++i) {
+        to[i] = d + i < job.depth ? row[d + i] : 0.0F;
+      }
     }
   }
 }
@@ -179,19 +208,11 @@ void attend_queries(const AttentionBlock& job, const AttentionScratch<S>& s, int
   F sum = S::splat(0.0F);
   for (int64_t start = 0; start < job.keys; start += kAttentionKeys) {
     const int keys = static_cast<int>(job.keys - start < kAttentionKeys ? job.keys - start : kAttentionKeys);
-    const float* const packed = s.keys + start * s.depth;
-    F most = maximum;
-    int j = 0;
-    for (; j + kAttentionTile <= keys; j += kAttentionTile) {
-      most = score_keys<S, kAttentionTile>(s, packed + j * s.depth, s.scores + j * S::kWidth, most);
-    }
-    for (; j < keys; ++j) {
-      most = score_keys<S, 1>(s, packed + j * s.depth, s.scores + j * S::kWidth, most);
-    }
-    const F rescale = exp2_of_negative<S>(S::sub(maximum, most));
+    const F most = score_block<S>(s.queries, s.depth, s.keys + start * s.depth, keys, s.scores, maximum);
+    const F rescale = Exp2OfNegative<S>()(S::sub(maximum, most));
     maximum = most;
     sum = soften<S>(s.scores, keys, maximum, S::mul(sum, rescale));
-    mix_values<S>(s, s.values + start * s.depth, keys, rescale);
+    mix_values<S>(s.scores, keys, s.values + start * s.depth, s.depth, rescale, s.mixed);
   }
   // NaN where a score was NaN or infinite, zero elsewhere.
   const F spoiled = S::sub(maximum, maximum);
@@ -201,7 +222,7 @@ void attend_queries(const AttentionBlock& job, const AttentionScratch<S>& s, int
 template <typename S>
 void attention(const AttentionBlock& job) {
   const AttentionScratch<S> s(job.scratch, job.keys, job.depth);
-  pack_rows<S>(job.k, job.kv_stride, job.keys, job.depth, s.depth, s.keys);
+  pack_keys(job, s.depth, s.keys);
   pack_rows<S>(job.v, job.kv_stride, job.keys, job.depth, s.depth, s.values);
   for (int64_t first = 0; first < job.queries; first += S::kWidth) {
     const int count = static_cast<int>(job.queries - first < S::kWidth ? job.queries - first : S::kWidth);

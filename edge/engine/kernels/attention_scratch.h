@@ -11,7 +11,7 @@ namespace modiff {
 template <typename S>
 struct AttentionScratch {
   int64_t depth;
-  float* keys;     // [keys][depth]
+  float* keys;     // [keys, in tiles of eight][depth]
   float* values;   // [keys][depth]
   float* queries;  // [depth][lanes]
   float* mixed;    // [depth][lanes]
@@ -20,7 +20,7 @@ struct AttentionScratch {
   AttentionScratch(float* memory, int64_t key_count, int64_t head_depth)
       : depth((head_depth + 7) & ~int64_t{7}),
         keys(memory),
-        values(keys + key_count * depth),
+        values(keys + ((key_count + 7) & ~int64_t{7}) * depth),
         queries(values + key_count * depth),
         mixed(queries + depth * S::kWidth),
         scores(mixed + depth * S::kWidth) {

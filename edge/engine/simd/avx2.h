@@ -28,6 +28,7 @@ struct Avx2 {
   MODIFF_INLINE static F load(const float* p) { return {_mm256_loadu_ps(p)}; }
   MODIFF_INLINE static void store(float* p, const F& a) { _mm256_storeu_ps(p, a.v); }
   MODIFF_INLINE static F splat(float a) { return {_mm256_set1_ps(a)}; }
+  MODIFF_INLINE static F constant(float a) { return splat(a); }
   MODIFF_INLINE static F add(const F& a, const F& b) { return {_mm256_add_ps(a.v, b.v)}; }
   MODIFF_INLINE static F sub(const F& a, const F& b) { return {_mm256_sub_ps(a.v, b.v)}; }
   MODIFF_INLINE static F mul(const F& a, const F& b) { return {_mm256_mul_ps(a.v, b.v)}; }

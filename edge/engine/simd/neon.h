@@ -30,6 +30,12 @@ struct Neon {
     vst1q_f32(p + 4, a.high);
   }
   MODIFF_INLINE static F splat(float a) { return {vdupq_n_f32(a), vdupq_n_f32(a)}; }
+  // The compiler would load a constant that it knows again and again.
+  MODIFF_INLINE static F constant(float a) {
+    float32x4_t v = vdupq_n_f32(a);
+    asm("" : "+w"(v));
+    return {v, v};
+  }
   MODIFF_INLINE static F add(const F& a, const F& b) { return {vaddq_f32(a.low, b.low), vaddq_f32(a.high, b.high)}; }
   MODIFF_INLINE static F sub(const F& a, const F& b) { return {vsubq_f32(a.low, b.low), vsubq_f32(a.high, b.high)}; }
   MODIFF_INLINE static F mul(const F& a, const F& b) { return {vmulq_f32(a.low, b.low), vmulq_f32(a.high, b.high)}; }

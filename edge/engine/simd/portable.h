@@ -49,6 +49,8 @@ struct Portable {
   static F splat(float a) {
     return lanes([&](int) { return a; });
   }
+  // As splat; where registers are many, kept in one of them.
+  static F constant(float a) { return splat(a); }
   static F add(const F& a, const F& b) {
     return lanes([&](int i) { return a.v[i] + b.v[i]; });
   }
