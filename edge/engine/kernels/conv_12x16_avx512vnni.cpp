@@ -58,7 +58,7 @@ void run_wide_tile(const ConvBlock& block, const ConvPixel* pixels, __m512i take
   const __mmask16 lanes = static_cast<__mmask16>((1U << block.channels) - 1U);
   for (int p = 0; p < P; ++p) {
     int32_t* const out = block.accumulator + pixels[p].output;
-    const __m512i sum = _mm512_sll_epi32(_mm512_sub_epi32(sums[p], taken_off), shift);
+    const __m512i sum = _mm512_maskz_sll_epi32(lanes, _mm512_sub_epi32(sums[p], taken_off), shift);
     _mm512_mask_storeu_epi32(out, lanes, _mm512_add_epi32(_mm512_maskz_loadu_epi32(lanes, out), sum));
   }
 }
