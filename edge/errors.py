@@ -13,6 +13,12 @@ class UsageError(KitError):
     exit_code: ClassVar[int] = 2
 
 
+class NoModelError(KitError):
+    """A model that is not there; what is there and cannot be loaded is a ``calib.errors.ModelError``."""
+
+    exit_code: ClassVar[int] = 4
+
+
 class ToolchainError(KitError):
     """No compiler, no runtime wheel, or source that does not compile."""
 

@@ -1,8 +1,12 @@
-"""How near a board must come to the oracle, from how near the oracle itself comes to FP32.
+"""How near an engine must come to the oracle, from how near the oracle itself comes to FP32.
 
-Operators give the same integers everywhere, but the float parts between them differ in the last bit from one machine to
-another. Where such a bit flips a rounding, the board carries another draw of the same quantization noise; two draws are
-3 dB farther from each other than one is from FP32. A board that computes wrongly is tens of dB away.
+Operators give the same integers everywhere, but the float parts between them are PyTorch's in the oracle and differ in
+the last bit from this kit's kernels (and, where a program is not exact, from one machine to another). Where such a bit
+flips a rounding, the engine carries another draw of the same quantization noise; two draws are 3 dB farther from each
+other than one is from FP32. An engine that computes wrongly is tens of dB away.
+
+Where a program is exact (``edge.lower.exactness``), this machine's engine is held to it once, when a bundle is made,
+and devices must then give that engine's bits.
 """
 
 from __future__ import annotations

@@ -81,12 +81,16 @@ def main(
     )
     options.check()
     target = load_board(board)
+    # The modules below take seconds to import, PyTorch above all: what is refused so far is refused at once.
+    from edge.deploy.connect import choose_port  # noqa: PLC0415
+
+    chosen = choose_port(options, target)
     for library in NOISY_LIBRARIES:
         logging.getLogger(library).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    from edge.deploy.run import deploy  # noqa: PLC0415 - torch takes seconds to import; errors above come at once
+    from edge.deploy.run import deploy  # noqa: PLC0415
 
-    report = deploy(options, target, Stages())
+    report = deploy(options, target, chosen, Stages())
     write_file(out / "report.json", (json.dumps(report, indent=1) + "\n").encode())
     if json_output:
         sys.stdout.write(json.dumps(report) + "\n")

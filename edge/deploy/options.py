@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.errors import UsageError
+from edge.errors import NoModelError, UsageError
 
 MAX_STEPS = 1000
 MAX_JOBS = 64
@@ -50,7 +50,10 @@ class DeployOptions:
 
         Raises:
             UsageError: an option is out of its range.
+            NoModelError: there is nothing where the model should be.
         """
+        if self.model is not None and not self.model.exists():
+            raise NoModelError("no such folder", where=str(self.model), mend="name a folder as diffusers saves it")
         if not 2 <= self.steps <= MAX_STEPS:
             raise UsageError(f"{self.steps} sampler steps", where="--steps", mend=f"take 2 to {MAX_STEPS}")
         if not 0.0 < self.inspect_from < 1.0:

@@ -16,9 +16,8 @@ from calib.storage import load_calibration, save_calibration
 from calib.support import check_supported
 from edge.bundle import Bundle, Contents, check_fits, pack_bundle, read_bundle, verify_bundle
 from edge.cache import content_key, sources_key
+from edge.deploy.builds import BackgroundBuild
 from edge.errors import BundleError
-from edge.lower.export import lower
-from edge.lower.manifest import describe, golden_test
 from edge.toolchain import build_engine
 
 if TYPE_CHECKING:
@@ -26,20 +25,26 @@ if TYPE_CHECKING:
     from calib.calibration import Calibration
     from edge.console import Report, Stages
     from edge.deploy.options import DeployOptions
+    from edge.toolchain import EngineBuild
 
 GOLDEN_SEED = 20_250_622
-LOWERING_FILES = ("bundle.py", "calls.py", "operators.py", "packing.py", "schema.py", "tolerance.py")
+LOWERING_FILES = ("calls.py", "host_engine.py", "operators.py", "packing.py", "schema.py", "tolerance.py")
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that is decided before a board is touched."""
+    """All that is decided before a board is touched.
+
+    ``host_engine``: this machine's engine, which foretells every bit of the board's results; None where the program is
+    not exact.
+    """
 
     model: PretrainedModel
     sampler: Sampler
     modulated: ModulatedModel
     calibration: Calibration
     bundle: Bundle
+    host_engine: EngineBuild | None
 
 
 def prepare(model: PretrainedModel, sampler: Sampler, options: DeployOptions, board: Board, stages: Stages) -> Prepared:
@@ -55,20 +60,52 @@ def prepare(model: PretrainedModel, sampler: Sampler, options: DeployOptions, bo
     modulated = modulate(model.denoiser, calibration)
     key = content_key(calibration.content_hash, repr(board), engine.folder.name, sources_key(_lowering_sources()))
     folder = options.cache / "bundles" / key
-    with stages.stage("lower and pack the bundle"):
+    # Beside lowering, which uses one core; calibration uses them all.
+    with BackgroundBuild(options.cache) as host:
         bundle = _cached_bundle(folder)
         if bundle is None:
-            program = lower(modulated, sampler, model.sample_shape, model.conditions)
-            golden, expected = golden_test(GOLDEN_SEED, model, modulated, sampler)
-            contents = Contents(
-                describe(program, model, calibration, board, golden),
-                program.data,
-                [file.path for file in engine.files],
-                expected,
-            )
-            bundle = pack_bundle(folder, contents)
-    check_fits(bundle.manifest, board)
-    return Prepared(model, sampler, modulated, calibration, bundle)
+            bundle = _make_bundle(_Parts(model, sampler, calibration, modulated, board), engine, host, folder, stages)
+        check_fits(bundle.manifest, board)
+        exact = bundle.manifest.golden.exact
+        return Prepared(model, sampler, modulated, calibration, bundle, _finished(host, stages) if exact else None)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a bundle is made from, beside the engine."""
+
+    model: PretrainedModel
+    sampler: Sampler
+    calibration: Calibration
+    modulated: ModulatedModel
+    board: Board
+
+
+def _make_bundle(parts: _Parts, engine: EngineBuild, host: BackgroundBuild, folder: Path, stages: Stages) -> Bundle:
+    """Lower, make the golden output (with this machine's engine where the program is exact), pack."""
+    # ExecuTorch takes seconds to import: what is refused, or found in the cache, need not wait for it.
+    from edge.lower.export import lower  # noqa: PLC0415
+    from edge.lower.golden import exact_golden, golden_test  # noqa: PLC0415
+    from edge.lower.manifest import describe  # noqa: PLC0415
+
+    model, sampler = parts.model, parts.sampler
+    with stages.stage("lower the model"):
+        program = lower(parts.modulated, sampler, model.sample_shape, model.conditions)
+    own = _finished(host, stages) if program.exact else None
+    with stages.stage("make the golden output, pack"):
+        golden, expected = golden_test(GOLDEN_SEED, model, parts.modulated, sampler)
+        if own is not None:
+            golden, expected = exact_golden(golden, expected, program, own)
+        manifest = describe(program, model, parts.calibration, parts.board, golden)
+        return pack_bundle(folder, Contents(manifest, program.data, [file.path for file in engine.files], expected))
+
+
+def _finished(host: BackgroundBuild, stages: Stages) -> EngineBuild:
+    """This machine's engine; a stage is shown only where it has to be waited for."""
+    if host.done:
+        return host.result(lambda *_: None)
+    with stages.stage("build the engine for this machine") as report:
+        return host.result(report)
 
 
 def _calibrated(model: PretrainedModel, sampler: Sampler, cache: Path, report: Report) -> Calibration:
@@ -88,7 +125,8 @@ def _calibrated(model: PretrainedModel, sampler: Sampler, cache: Path, report: R
 def _lowering_sources() -> list[Path]:
     """The files that decide a bundle beside calibration, board and engine."""
     edge = Path(__file__).parents[1]
-    return [*(edge / "lower").rglob("*.py"), *(edge / name for name in LOWERING_FILES)]
+    folders = [path for name in ("bundle", "lower") for path in (edge / name).rglob("*.py")]
+    return [*folders, edge / "device" / "selftest.py", *(edge / name for name in LOWERING_FILES)]
 
 
 def _cached_bundle(folder: Path) -> Bundle | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from calib.adapters import guided
 from calib.models import load_model
 from calib.samplers import build_sampler
-from edge.deploy.connect import choose_port, connect
+from edge.deploy.connect import connect
 from edge.deploy.jobs import wanted_jobs
 from edge.deploy.prepare import prepare
 from edge.deploy.stream import bring, run_jobs
@@ -20,8 +20,14 @@ if TYPE_CHECKING:
     from edge.deploy.options import DeployOptions
 
 
-def deploy(options: DeployOptions, board: Board, stages: Stages) -> dict[str, Any]:
+def deploy(options: DeployOptions, board: Board, port: str | None, stages: Stages) -> dict[str, Any]:
     """Prepare, connect, stream, run, verify, report.
+
+    Args:
+        options: checked.
+        board: the one they name.
+        port: where it is, as ``choose_port`` says; None for a virtual one.
+        stages: shows progress.
 
     Returns:
         The report, as ``edge.deploy.summary.document`` makes it.
@@ -29,7 +35,6 @@ def deploy(options: DeployOptions, board: Board, stages: Stages) -> dict[str, An
     Raises:
         KitError: whatever refused, with its exit code.
     """
-    port = choose_port(options, board)
     model = load_model(options.model)
     if options.guidance is not None:
         model = guided(model, options.guidance)

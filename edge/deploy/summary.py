@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edge.deploy.verify import Verdict
 
 MIB = 1 << 20
-TABLE_WIDTH = 118
+TABLE_WIDTH = 130
 
 
 def document(bundle: Bundle, verdicts: Sequence[Verdict], sent: int, seconds: dict[str, float]) -> dict[str, Any]:
@@ -58,6 +58,7 @@ def _job(verdict: Verdict) -> dict[str, Any]:
         "milliseconds_per_step": sum(nanoseconds) / max(1, len(nanoseconds)) / 1e6,
         "peak_rss_bytes": meta["peak_rss"],
         "score": meta["score"],
+        "bit_equal": verdict.bit_equal,
         "psnr_oracle_db": _finite(verdict.oracle_db),
         "psnr_oracle_least_db": verdict.least_db,
         "psnr_fp32_db": _finite(verdict.fp32_db),
@@ -82,6 +83,7 @@ def print_table(report: dict[str, Any], out: Path) -> None:
         "+resid.",
         "ms/step",
         "peak MiB",
+        "bit-equal",
         "dB oracle",
         "dB FP32",
         "static INT8",
@@ -97,6 +99,7 @@ def print_table(report: dict[str, Any], out: Path) -> None:
             str(job["residual_passes"]),
             f"{job['milliseconds_per_step']:.0f}",
             f"{job['peak_rss_bytes'] / MIB:.0f}",
+            {True: "yes", False: "NO", None: "-"}[job["bit_equal"]],
             _decibel(job["psnr_oracle_db"]),
             _decibel(job["psnr_fp32_db"]),
             _decibel(job["psnr_static_int8_db"]),
@@ -107,7 +110,8 @@ def print_table(report: dict[str, Any], out: Path) -> None:
     console.width = max(console.width, TABLE_WIDTH)
     console.print(table)
     console.print(
-        f"dB oracle: the board against the host's reference; dB FP32: the board against the float model. Beside it, "
+        "bit-equal: the board against this machine's engine (-: the program is not exact); "
+        "dB oracle: the board against the host's reference; dB FP32: the board against the float model. Beside it, "
         f"against the same: plain static INT8 at the same steps, and FP32 with {report['fewer_steps']} steps.",
         soft_wrap=True,
     )

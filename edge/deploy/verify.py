@@ -14,7 +14,8 @@ from calib.evaluate import psnr
 from calib.noise import noise
 from calib.samplers import build_sampler
 from calib.sampling import sample, start_generation, start_inspection, to_float
-from edge.errors import DeviceError
+from edge.deploy.predict import bit_equal
+from edge.errors import DeviceError, EngineError
 from edge.tolerance import least_agreement
 
 if TYPE_CHECKING:
@@ -32,10 +33,12 @@ class Verdict:
     """One job's outcome beside the two references; PSNR in dB, peak 2.0; ``least_db`` is what
     ``oracle_db`` must reach. ``fp32``: float32 [C, H, W]. ``static_int8_db``: the same model in ordinary static INT8
     against FP32, on the host; ``fewer_steps_db``: FP32 with half the steps against FP32, None for inspections (half
-    of their few steps would start from another noise level).
+    of their few steps would start from another noise level). ``bit_equal``: whether the device's result is to the bit
+    what this machine's engine computes; None where the program is not exact.
     """
 
     outcome: Outcome
+    bit_equal: bool | None
     oracle_db: float
     least_db: float
     fp32_db: float
@@ -45,17 +48,20 @@ class Verdict:
 
 
 def verify(prepared: Prepared, outcomes: Sequence[Outcome], stages: Stages) -> list[Verdict]:
-    """Run the same jobs on the host, modulated, in FP32 and in its two rivals, and compare."""
+    """Run the same jobs on the host: in its engine, modulated, in FP32 and in its two rivals; compare."""
+    equal: Sequence[bool | None] = [None] * len(outcomes)
+    if prepared.host_engine is not None:
+        equal = bit_equal(prepared.bundle, prepared.host_engine, outcomes, stages)
     static = static_quantized(prepared.model.denoiser, prepared.calibration.ranges)
     verdicts = []
     with stages.stage("compare with oracle and FP32") as report:
         for done, outcome in enumerate(outcomes):
-            verdicts.append(_verdict(prepared, outcome, static))
+            verdicts.append(_verdict(prepared, outcome, static, equal[done]))
             report(done + 1, len(outcomes))
     return verdicts
 
 
-def _verdict(prepared: Prepared, outcome: Outcome, static: torch.nn.Module) -> Verdict:
+def _verdict(prepared: Prepared, outcome: Outcome, static: torch.nn.Module, equal: bool | None) -> Verdict:
     job, sampler, denoiser = outcome.job, prepared.sampler, prepared.model.denoiser
     x = _input(prepared, job, sampler)
 
@@ -71,6 +77,7 @@ def _verdict(prepared: Prepared, outcome: Outcome, static: torch.nn.Module) -> V
         fewer = float(psnr(other, fp32))
     return Verdict(
         outcome=outcome,
+        bit_equal=equal,
         oracle_db=float(psnr(device, oracle)),
         least_db=least_agreement(float(psnr(oracle, fp32))),
         fp32_db=float(psnr(device, fp32)),
@@ -94,12 +101,19 @@ def _fewer(sampler: Sampler, model: PretrainedModel) -> Sampler:
 
 
 def require_agreement(verdicts: Sequence[Verdict]) -> None:
-    """Refuse a deployment whose device does not compute what the oracle does.
+    """Refuse a deployment whose device does not compute what the host does.
 
     Raises:
+        EngineError: names the job whose bits are not those that this machine's engine computes.
         DeviceError: names the job that is too far off.
     """
     for verdict in verdicts:
+        if verdict.bit_equal is False:
+            raise EngineError(
+                f"its result is not what this machine's engine computes ({verdict.oracle_db:.1f} dB of the oracle)",
+                where=f"job {verdict.outcome.job.title}",
+                mend="the program gives the same bits everywhere, so the board computes wrongly: check its memory",
+            )
         if verdict.oracle_db < verdict.least_db:
             raise DeviceError(
                 f"{verdict.oracle_db:.1f} dB against the host's oracle, {verdict.least_db:.0f} dB are needed",

@@ -232,16 +232,14 @@ class Bundles:
     def _self_test(
         self, engine: EngineProcess, bundle_id: str, manifest: Manifest, progress: Callable[[str, int, int], None]
     ) -> None:
-        golden = manifest.golden
         measured = selftest.run(
             engine,
-            seed=golden.seed,
-            start=golden.start,
-            golden=self._store.file(bundle_id, manifest.file("golden").name),
-            least=golden.min_psnr_db,
-            on_step=lambda done, of: progress("self-test", done, of),
+            manifest.golden,
+            self._store.file(bundle_id, manifest.file("golden").name),
+            lambda done, of: progress("self-test", done, of),
         )
-        log.info("bundle %s: golden self-test %.1f dB, %.1f needed", bundle_id[:12], measured, golden.min_psnr_db)
+        needed = "every bit" if manifest.golden.exact else f"{manifest.golden.min_psnr_db:.1f} dB"
+        log.info("bundle %s: golden self-test %.1f dB, %s needed", bundle_id[:12], measured, needed)
 
     def _start(self, bundle_id: str, manifest: Manifest) -> EngineProcess:
         folder, memory = self._root / self._store.folder(bundle_id), self._board.memory

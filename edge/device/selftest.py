@@ -1,5 +1,7 @@
 """The golden self-test: a bundle brings an input and the output its maker saw; the board must agree.
 
+Where the bundle says that its program is exact, every bit must be the same; else the PSNR must suffice.
+
 Pure Python on purpose (no numpy on the device); a 3x512x512 image takes a quarter of a second.
 """
 
@@ -16,6 +18,7 @@ from edge.device.errors import SelfTestFailed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edge.bundle import Golden
     from edge.device.engine_process import EngineProcess
 
 log = logging.getLogger(__name__)
@@ -44,24 +47,44 @@ def psnr(a: bytes, b: bytes) -> float:
     return math.inf if squares == 0.0 else 10 * math.log10(PEAK * PEAK * (len(a) // 4) / squares)
 
 
-def run(
-    engine: EngineProcess, *, seed: int, start: int, golden: bytes, least: float, on_step: Callable[[int, int], None]
-) -> float:
-    """Denoise an all-zero image from step ``start``, all conditions zero, and compare.
+def output(engine: EngineProcess, test: Golden, on_step: Callable[[int, int], None] = lambda *_: None) -> bytes:
+    """What an engine makes of the self-test: an all-zero image denoised from ``test.start``, all conditions zero.
 
     Args:
-        engine: a fresh engine of the bundle under test.
-        seed: of the noise.
-        start: the first sampler step, steps-3 as a rule.
-        golden: float32 LE [C,H,W].
-        least: the PSNR in dB that passes.
+        engine: fresh; its slot 0 is used and released.
+        test: seed and start.
         on_step: called with (steps done, steps in all).
 
     Returns:
-        The PSNR in dB.
+        float32 LE [C, H, W].
+    """
+    channels, height, width = engine.info.shape
+    engine.begin(
+        0, test.seed, test.start, bytes(4 * channels * height * width), conditions=bytes(engine.info.condition_bytes)
+    )
+    left = total = engine.info.steps - test.start
+    while left:
+        left = engine.step(0).left
+        on_step(total - left, total)
+    image = engine.result(0).image
+    engine.release(0)
+    return image
+
+
+def run(engine: EngineProcess, test: Golden, golden: bytes, on_step: Callable[[int, int], None]) -> float:
+    """Run the self-test and compare: bit for bit where it is exact, else by PSNR.
+
+    Args:
+        engine: a fresh engine of the bundle under test.
+        test: the bundle's.
+        golden: float32 LE [C, H, W].
+        on_step: called with (steps done, steps in all).
+
+    Returns:
+        The PSNR in dB; infinite where every bit is the same.
 
     Raises:
-        SelfTestFailed: another size, or a PSNR below ``least``.
+        SelfTestFailed: another size, a bit that differs in an exact test, or a PSNR below ``test.min_psnr_db``.
     """
     channels, height, width = engine.info.shape
     size = 4 * channels * height * width
@@ -69,18 +92,19 @@ def run(
         raise SelfTestFailed(
             f"the golden output has {len(golden)} bytes, the program's images {size}", mend="build the bundle anew"
         )
-    engine.begin(0, seed, start, bytes(size), conditions=bytes(engine.info.condition_bytes))
-    left = engine.info.steps - start
-    total = left
-    while left:
-        left = engine.step(0).left
-        on_step(total - left, total)
-    output = engine.result(0).image
-    engine.release(0)
-    measured = psnr(output, golden)
-    if not measured >= least:
+    found = output(engine, test, on_step)
+    if found == golden:
+        return math.inf
+    measured = psnr(found, golden)
+    if test.exact:
+        differ = sum(found[i : i + 4] != golden[i : i + 4] for i in range(0, size, 4))
         raise SelfTestFailed(
-            f"{measured:.1f} dB against the golden output, {least:.1f} dB are needed",
+            f"{differ} of {size // 4} values are not the golden output's, bit for bit ({measured:.1f} dB)",
+            mend="the board computes otherwise than the host, or the bundle was made by another engine: build it anew",
+        )
+    if not measured >= test.min_psnr_db:
+        raise SelfTestFailed(
+            f"{measured:.1f} dB against the golden output, {test.min_psnr_db:.1f} dB are needed",
             mend="the board computes otherwise than the host: build the bundle for this board and deploy it again",
         )
     return measured

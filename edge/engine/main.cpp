@@ -125,7 +125,7 @@ int main(int count, char** arguments) {
   if (!parse_options(count, arguments, &options) || !parse_id(options.program_id, pool.program_id)) {
     std::fprintf(stderr,
                  "usage: modiff-engine --program FILE --program-id HEX64 --state-budget BYTES [--slots 1..64]"
-                 " [--threads 1..256] [--isa auto|portable|neon|dotprod|i8mm|avx2]\n");
+                 " [--threads 1..256] [--isa auto|portable|neon|dotprod|i8mm|avx2|avx512vnni]\n");
     return kExitUsage;
   }
   const modiff::KernelSet* kernels = modiff::find_kernels(options.isa);

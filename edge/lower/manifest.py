@@ -1,21 +1,16 @@
-"""What a bundle says about a lowered program: the manifest without its files, and the golden output."""
+"""What a bundle says about a lowered program: the manifest without its files."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from calib.evaluate import psnr
-from calib.noise import noise
 from calib.plan import Mode
-from calib.sampling import sample, start_inspection
 from edge.bundle import (
     FORMAT,
-    GOLDEN_STEPS,
     KIT_VERSION,
     ConditionFacts,
-    Golden,
     Manifest,
     MemoryNeeds,
     ModelFacts,
@@ -23,36 +18,16 @@ from edge.bundle import (
     SamplerFacts,
 )
 from edge.operators import OPERATOR_SET_VERSION
-from edge.tolerance import least_agreement
 
 if TYPE_CHECKING:
     from boards import Board
     from calib.calibration import Calibration
     from calib.models import PretrainedModel
-    from calib.modulated import ModulatedModel
     from calib.plan import Plan
-    from calib.samplers import Sampler
+    from edge.bundle import Golden
     from edge.lower.export import LoweredProgram
 
 EXECUTORCH_VERSION = "1.5.1"
-
-
-def golden_test(seed: int, model: PretrainedModel, modulated: ModulatedModel, sampler: Sampler) -> tuple[Golden, bytes]:
-    """The self-test of a program: its last ``GOLDEN_STEPS`` steps on an all-zero image, all conditions zero.
-
-    Returns:
-        The test, and what the reference makes of it: float32 little endian [C, H, W].
-    """
-    start = max(0, sampler.steps - GOLDEN_STEPS)
-    shape = model.sample_shape
-    x = start_inspection(sampler, torch.zeros(1, *shape), torch.from_numpy(noise(seed, shape))[None], start)
-    given: dict[str, Any] = {
-        "seeds": [seed],
-        "conditions": {name: torch.zeros_like(examples[:1]) for name, examples in model.conditions.items()},
-    }
-    oracle = sample(modulated, sampler, x, start, **given)
-    least = least_agreement(float(psnr(oracle, sample(model.denoiser, sampler, x, start, **given))))
-    return Golden(seed, start, "zeros", round(least, 1)), oracle.numpy().astype("<f4").tobytes()
 
 
 def describe(

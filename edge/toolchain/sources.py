@@ -15,7 +15,7 @@ _ISA_FLAGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "dotprod": ("aarch64", ("-march=armv8.2-a+dotprod",)),
     "i8mm": ("aarch64", ("-march=armv8.2-a+dotprod+i8mm",)),
     "avx2": ("x86_64", ("-mavx2", "-mfma")),
-    "avx512vnni": ("x86_64", ("-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni")),
+    "avx512vnni": ("x86_64", ("-mavx512f", "-mavx512bw", "-mavx512vnni")),
 }
 """Suffix of a kernel's file name: the architecture it is for, and the flags it needs beyond the baseline."""
 

@@ -108,12 +108,16 @@ def compare(
     threads: Annotated[str, typer.Option(help="Thread counts of the wall-clock contests.")] = "1,2",
     rounds: Annotated[int, typer.Option(min=3, help="Rounds of each contest.")] = 15,
     instructions: Annotated[bool, typer.Option(help="Count instructions under emulation: minutes each.")] = True,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Rows by words of their names, such as 'xnnpack int8'.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Ours and the rivals side by side: instructions a step, wall-clock ratio, memory, file size."""
     from tests.bench.report import compare_all
 
-    output.emit(compare_all(model, cpu, [int(n) for n in threads.split(",")], rounds, count=instructions), as_json=json)
+    numbers = [int(number) for number in threads.split(",")]
+    output.emit(compare_all(model, cpu, numbers, rounds, only or [], count=instructions), as_json=json)
 
 
 @app.command()
@@ -123,6 +127,15 @@ def fit(board: BoardName = "rpi5", json: AsJson = False) -> None:
     from tests.bench.report import fit_board
 
     output.emit(fit_board(board), as_json=json)
+
+
+@app.command()
+@reports_errors
+def check(board: BoardName = "rpi5", json: AsJson = False) -> None:
+    """Check the cost model in a board's file on layers that no fit has seen; exit code 6 where it is off."""
+    from tests.bench.report import check_board
+
+    output.emit(check_board(board), as_json=json)
 
 
 @app.command()
@@ -143,11 +156,13 @@ def roofline(
 @app.command()
 @reports_errors
 def growth(
-    models: Annotated[list[str] | None, typer.Argument(help="Models; by default sizes 32-256 and widths.")] = None,
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Models; by default sizes 32-256 and widths; the first also over steps.")
+    ] = None,
     cpu: Cpu = "cortex-a76",
     json: AsJson = False,
 ) -> None:
-    """How a step grows with image size and width."""
+    """How a step grows with image size, width and the number of steps."""
     from tests.bench.report import show_growth
 
     output.emit(show_growth(models, cpu), as_json=json)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.device.engine_process import EngineProcess
+from edge.console import Stages
 from edge.toolchain import build_engine
 from tests.bench.contest import LineRunner, OurRunner, Runner, Standing, contest
-from tests.bench.instructions import Counts, counter
 from tests.bench.models import UNetShape
-from tests.bench.ours import Prepared, command
-from tests.bench.output import say
-from tests.bench.program import read_calls
+from tests.bench.ours import Prepared, Setting, prepare
 from tests.bench.rivals import executorch, ncnn, onnx
-from tests.bench.symbols import operator_mark
 
-OURS = "ours"
+OURS = {
+    "ours": Setting(),
+    "ours, half the passes": Setting(steps=13, passes=0.5),
+    "ours, residual plane": Setting(residual=True),
+}
+"""The ways we run: the uniform plan, which is the measure; blocks reused; weights of 16 bits, one residual pass in four
+steps, at the anchor.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,25 @@ class Missing:
     reason: str
 
 
-def entries(model: str, shape: UNetShape) -> tuple[list[Entry], list[Missing]]:
+def wanted(name: str, only: Sequence[str]) -> bool:
+    """Whether a row is asked for: every word of one of ``only`` is in its name; without any, all are."""
+    return not only or any(all(word in name.lower() for word in words.lower().split()) for words in only)
+
+
+def ours(model: str, only: Sequence[str], stages: Stages) -> dict[str, Prepared]:
+    """Our ways to run a model, lowered; the first one always."""
+    found = {}
+    for name, setting in OURS.items():
+        if name == "ours" or wanted(name, only):
+            with stages.stage(f"lower {name}"):
+                found[name] = prepare(model, setting)
+    return found
+
+
+def entries(model: str, shape: UNetShape, only: Sequence[str], stages: Stages) -> tuple[list[Entry], list[Missing]]:
     """The rivals of a model, converted; those that fail to convert are told with their reason."""
     found: list[Entry] = []
-    missing = [Missing("ncnn int8", ncnn.NO_INT8)]
+    missing = [Missing("ncnn int8", ncnn.NO_INT8)] if wanted("ncnn int8", only) else []
     makers: list[tuple[str, Callable[[], Entry]]] = [
         *((f"XNNPACK {kind}", lambda kind=kind: _xnnpack(model, kind)) for kind in executorch.KINDS),
         ("ONNX Runtime fp32", lambda: _onnx(model, "fp32", shape)),
@@ -57,11 +75,14 @@ def entries(model: str, shape: UNetShape) -> tuple[list[Entry], list[Missing]]:
         ("ncnn fp32", lambda: _ncnn(model, shape)),
     ]
     for name, make in makers:
-        say(f"converting for {name}")
-        try:
-            found.append(make())
-        except Exception as error:  # noqa: BLE001 - whatever a converter raises is the reason that is shown
-            missing.append(Missing(name, f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160]}"))
+        if not wanted(name, only):
+            continue
+        with stages.stage(f"convert for {name}"):
+            try:
+                found.append(make())
+            except Exception as error:  # noqa: BLE001 - whatever a converter raises is the reason that is shown
+                reason = (str(error).strip().splitlines() or [""])[0][:160]
+                missing.append(Missing(name, f"{type(error).__name__}: {reason}"))
     return found, missing
 
 
@@ -89,39 +110,6 @@ def _serve(kind: str, path: Path, threads: int, shape: UNetShape) -> list[str]:
     return [*words, str(shape.channels), str(shape.size)]
 
 
-def count_rival(program: Path, cpu: str, *, runs: int = 2) -> Counts:
-    """Instructions of one run of an ExecuTorch program, from its first operator call to that of the next run.
-
-    Args:
-        program: with method ``forward``.
-        cpu: the core to emulate.
-        runs: 2; 1 halves the time and counts the program's end in (well under 1 M instructions).
-    """
-    runner, library = executorch.build_runner("aarch64"), executorch.runner_library("aarch64")
-    calls = len(read_calls(program, "forward"))
-    with counter(cpu, operator_mark(library)) as counted:
-        line_runner = LineRunner(program.name, [*counted.prefix, str(runner), str(program), "1"])
-        for _ in range(runs):
-            line_runner.run()
-        line_runner.finish()
-        recording = counted.read()
-    end = recording.marks[calls] if runs > 1 else recording.total
-    return end - recording.marks[0]
-
-
-def count_ours(prepared: Prepared, cpu: str, isa: str = "auto", step: int = 1) -> Counts:
-    """Instructions of one modulated step, from its first operator call to that of the next step."""
-    build = build_engine("aarch64", symbols=True)
-    calls = len(read_calls(prepared.program, "step"))
-    with counter(cpu, operator_mark(build.folder / "libexecutorch.so")) as counted:
-        with EngineProcess(command(build, prepared, counted.prefix, isa=isa)) as engine:
-            engine.begin(0, 1, 0, None)
-            for _ in range(step + 2):
-                engine.step(0)
-        recording = counted.read()
-    return recording.marks[(step + 1) * calls] - recording.marks[step * calls]
-
-
 @dataclass(frozen=True)
 class Wall:
     """One contest: threads, and how everybody did; the first is the measure."""
@@ -131,9 +119,9 @@ class Wall:
     missing: list[Missing]
 
 
-def wall(prepared: Prepared, rivals: Sequence[Entry], threads: int, rounds: int) -> Wall:
+def wall(mine: Mapping[str, Prepared], rivals: Sequence[Entry], threads: int, rounds: int) -> Wall:
     """Our engine and the rivals on this machine."""
-    runners: list[Runner] = [OurRunner(OURS, prepared, threads)]
+    runners: list[Runner] = [OurRunner(name, prepared, threads) for name, prepared in mine.items()]
     missing = []
     for entry in rivals:
         assert entry.words is not None

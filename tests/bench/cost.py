@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from boards import Cost
-from tests.bench.instructions import Recording
+from tests.bench.instructions import BenchError, Recording
 from tests.bench.ours import Prepared, count_steps
 from tests.bench.program import Call, read_calls
 from tests.bench.shares import per_call
@@ -27,6 +27,8 @@ GRID = ("grid-16px-32", "grid-32px-64", "grid-24px-96", "grid-64px-32", "grid-16
 HELD_OUT = ("cifar10", "demo")
 """Models whose layers are predicted."""
 TOLERANCE = 0.10
+LEAST_WITHIN = 0.9
+"""Share of the layers that must be predicted within the tolerance."""
 MIN_CHANNELS = 16
 
 
@@ -127,3 +129,18 @@ def check(cost: Cost, samples: Sequence[Sample]) -> Check:
     total = sum(sample.predicted(cost) for sample in samples) / sum(s.instructions for s in samples) - 1
     within = float((errors <= TOLERANCE).mean())
     return Check(len(samples), float(np.median(errors)), float(errors.max()), within, float(total))
+
+
+def require(found: Check, board: str) -> None:
+    """Refuse a cost model whose predictions a planner cannot go by.
+
+    Raises:
+        BenchError: fewer than 9 of 10 layers, or not their sum, are predicted within the tolerance.
+    """
+    if found.within < LEAST_WITHIN or abs(found.total) > TOLERANCE:
+        raise BenchError(
+            f"{found.within:.0%} of {found.layers} layers are predicted within {TOLERANCE:.0%}, "
+            f"their sum is off by {found.total:+.1%}",
+            where=f"cost of board {board}",
+            mend=f"python -m tests.bench fit --board {board}, and put what it prints into the board's file",
+        )

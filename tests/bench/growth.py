@@ -1,15 +1,17 @@
-"""How a step grows with image size and width: instructions, operator calls, state and activations."""
+"""How a step, and a program, grow with image size, width and sampler steps: instructions, state, activations, file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.bench.compare import count_ours
+from tests.bench.counted import count_ours
 from tests.bench.instructions import MAC_CLASSES
-from tests.bench.ours import prepare
+from tests.bench.ours import Setting, prepare
 
 SIZES = ("grid-32px-32", "grid-64px-32", "grid-128px-32", "grid-256px-32")
 WIDTHS = ("grid-32px-32", "grid-32px-64", "grid-32px-128", "grid-32px-256")
+STEPS = (4, 16, 64)
+"""Of the sampler, for the first model alone. What depends on steps only is a table with a row a step in the program."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class Point:
 
     Attributes:
         model: its name.
+        steps: of the sampler.
         macs: of one denoiser call's linear operators.
         instructions: of one modulated step.
         mac_share: share of them that multiply-accumulate.
@@ -27,6 +30,7 @@ class Point:
     """
 
     model: str
+    steps: int
     macs: int
     instructions: int
     mac_share: float
@@ -40,13 +44,14 @@ class Point:
         return self.instructions / self.macs
 
 
-def measure(model: str, cpu: str) -> Point:
-    """Lower a model and count one of its modulated steps."""
-    prepared = prepare(model)
+def measure(model: str, cpu: str, steps: int = STEPS[0]) -> Point:
+    """Lower a model and count its modulated steps: the mean over a job."""
+    prepared = prepare(model, Setting(steps=steps))
     counts = count_ours(prepared, cpu)
     share = sum(counts.get(name, 0) for name in MAC_CLASSES) / counts.total
     return Point(
         model,
+        steps,
         prepared.macs,
         counts.total,
         share,

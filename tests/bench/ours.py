@@ -8,12 +8,14 @@ from pathlib import Path
 
 from calib import CalibrationConfig, calibrate
 from calib.modulated import modulate
+from calib.planner.candidate import planned
 from calib.samplers import build_sampler
 from edge.cache import cache_folder, content_key, sources_key
 from edge.device.engine_process import EngineCommand, EngineProcess, StepReport
 from edge.toolchain import EngineBuild, build_engine
 from tests.bench.instructions import X86, Recording, counter
 from tests.bench.models import LayerShape, layer_shapes, model_named
+from tests.bench.planned import thinned
 from tests.bench.symbols import operator_mark
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +35,7 @@ class Prepared:
         activation_bytes: shared by all jobs.
         calls: operator calls of one step.
         layers: modulated and other linear operators of one denoiser call.
+        varies: whether the plan differs from step to step.
     """
 
     model: str
@@ -43,6 +46,7 @@ class Prepared:
     activation_bytes: int
     calls: int
     layers: tuple[LayerShape, ...]
+    varies: bool
 
     @property
     def macs(self) -> int:
@@ -57,10 +61,12 @@ class Setting:
     Attributes:
         steps: sampler steps.
         residual: whether there is a residual weight plane (one pass at the anchor).
+        passes: a step, on average after the anchor, weighted by MACs: below 1, blocks are reused (``planned``).
     """
 
     steps: int = 4
     residual: bool = False
+    passes: float = 1.0
 
 
 def prepare(model_name: str, setting: Setting | None = None) -> Prepared:
@@ -83,7 +89,12 @@ def _sources() -> list[Path]:
     """What a lowered program depends on; kernels and command lines are not among it."""
     names = ("operators", "calls", "schema", "packing")
     edge = [*(ROOT / "edge" / "lower").rglob("*.py"), *(ROOT / "edge" / f"{name}.py" for name in names)]
-    return [*(ROOT / "calib").glob("*.py"), *edge, Path(__file__).with_name("models.py")]
+    return [
+        *(ROOT / "calib").glob("*.py"),
+        ROOT / "calib" / "planner" / "regions.py",
+        *edge,
+        *(Path(__file__).with_name(name) for name in ("models.py", "planned.py")),
+    ]
 
 
 def _lower(model_name: str, setting: Setting, path: Path) -> Prepared:
@@ -93,6 +104,8 @@ def _lower(model_name: str, setting: Setting, path: Path) -> Prepared:
     sampler = build_sampler("ddim", setting.steps, model.schedule)
     config = CalibrationConfig(seeds=2, batch=2, exact_share=0.0, residual_every=0 if setting.residual else None)
     calibration = calibrate(model, sampler, config)
+    if setting.passes < 1:
+        calibration = planned(calibration, thinned(model, calibration.plan, setting.passes))
     lowered = lower(modulate(model.denoiser, calibration), sampler, model.sample_shape)
     path.write_bytes(lowered.data)
     return Prepared(
@@ -104,6 +117,7 @@ def _lower(model_name: str, setting: Setting, path: Path) -> Prepared:
         lowered.activation_bytes,
         lowered.calls,
         tuple(layer_shapes(model.denoiser, model.sample_shape)),
+        setting.passes < 1,
     )
 
 

@@ -97,9 +97,10 @@ class Call:
 
     @property
     def label(self) -> str:
-        """Operator and the sizes of its input and output, for tables."""
+        """Operator and the sizes of its input (skip included) and output, for tables."""
         first = next((tensor for tensor in self.tensors if tensor is not None), None)
-        sizes = "x".join(map(str, first.sizes)) if first else ""
+        joined = (*self.named["x"].sizes[:-1], self.channels) if self.modulated else first.sizes if first else ()
+        sizes = "x".join(map(str, joined))
         return f"{self.operator} {sizes} -> {'x'.join(map(str, self.output.sizes))}" if first else self.operator
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from boards import Board, Cost, load_board
-from tests.bench import compare, cost, growth, output, roofline
+from edge.console import Stages
+from tests.bench import compare, contest, cost, growth, output, roofline
+from tests.bench.counted import count_ours, count_rival
 from tests.bench.instructions import MAC_CLASSES, X86, BenchError, Counts
 from tests.bench.models import UNetShape, model_named
 from tests.bench.ours import Prepared, prepare
@@ -16,52 +19,90 @@ from tests.bench.program import read_calls
 _CLASSES = ("sdot", "smull", "fmla", "fmla16", "vector", "load", "store")
 
 
-def compare_all(model: str, cpu: str, threads: Sequence[int], rounds: int, *, count: bool) -> dict[str, Any]:
-    """Convert, run and count everything; show two kinds of tables; return them as a document."""
-    prepared = prepare(model)
+def compare_all(
+    model: str, cpu: str, threads: Sequence[int], rounds: int, only: Sequence[str], *, count: bool
+) -> dict[str, Any]:
+    """Convert, run and count everything that ``only`` asks for; show tables; return them as a document.
+
+    What was converted or counted once is taken from the cache, so a run that was cut off goes on where it stopped.
+    """
+    stages = Stages()
+    mine = compare.ours(model, only, stages)
     channels, size, _ = model_named(model).sample_shape
-    rivals, missing = compare.entries(model, UNetShape(size=size, channels=channels))
+    rivals, missing = compare.entries(model, UNetShape(size=size, channels=channels), only, stages)
     counted: dict[str, Counts] = {}
     if count:
-        counted, uncounted = _count_all(prepared, rivals, cpu)
+        counted, uncounted = _count_all(mine, rivals, cpu, stages)
         missing += uncounted
         _show_counts(f"{model}: instructions a step, {cpu}, 1 thread", counted)
     walls = []
     for number in threads:
-        output.say(f"contest with {number} threads, {rounds} rounds")
-        walls.append(compare.wall(prepared, rivals, number, rounds))
+        with stages.stage(f"contest, {number} threads, {rounds} rounds"):
+            walls.append(compare.wall(mine, rivals, number, rounds))
         _show_wall(model, walls[-1])
-    files = {compare.OURS: prepared.program.stat().st_size, **{rival.name: rival.file_bytes for rival in rivals}}
-    ours = {
-        "state_bytes": prepared.state_bytes,
-        "activation_bytes": prepared.activation_bytes,
-        "bundle_bytes": compare.bundle_bytes(prepared),
-    }
-    output.show("bytes", ["", "MiB"], [[name, output.mebibytes(n)] for name, n in {**ours, **files}.items()])
+    with stages.stage("start our engine"):
+        starts = {name: contest.measure_start(prepared, max(threads)) for name, prepared in mine.items()}
+    _show_starts(f"{model}: start of our engine, {max(threads)} threads", starts)
+    sizes = _sizes(mine, rivals)
+    _show_sizes(sizes)
     missing += [each for wall in walls for each in wall.missing]
     for each in missing:
         output.say(f"not measured: {each.name}: {each.reason}")
     instructions = {name: {**counts, "total": counts.total} for name, counts in counted.items()}
-    return {"model": model, "instructions": instructions, "wall": walls, "files": files, **ours, "missing": missing}
+    document = {"model": model, "cpu": cpu, "instructions": instructions, "wall": walls, "starts": starts}
+    return {**document, "bytes": sizes, "missing": missing, "seconds": stages.seconds}
 
 
 def _count_all(
-    prepared: Prepared, rivals: Sequence[compare.Entry], cpu: str
+    mine: Mapping[str, Prepared], rivals: Sequence[compare.Entry], cpu: str, stages: Stages
 ) -> tuple[dict[str, Counts], list[compare.Missing]]:
-    output.say("counting ours")
-    counted = {compare.OURS: compare.count_ours(prepared, cpu)}
+    counted = {}
+    for name, prepared in mine.items():
+        with stages.stage(f"count {name}"):
+            counted[name] = count_ours(prepared, cpu)
     missing = []
     for rival in rivals:
         if rival.program is None:
             missing.append(compare.Missing(f"{rival.name} instructions", "its wheel for aarch64 needs a Python there"))
             continue
-        output.say(f"counting {rival.name}")
-        try:
-            # QEMU computes half-precision arithmetic in software, very slowly: one run of it is enough.
-            counted[rival.name] = compare.count_rival(rival.program, cpu, runs=1 if "fp16" in rival.name else 2)
-        except BenchError as error:
-            missing.append(compare.Missing(f"{rival.name} instructions", str(error)))
+        with stages.stage(f"count {rival.name}"):
+            try:
+                counted[rival.name] = count_rival(rival.program, cpu)
+            except BenchError as error:
+                missing.append(compare.Missing(f"{rival.name} instructions", str(error)))
     return counted, missing
+
+
+def _sizes(mine: Mapping[str, Prepared], rivals: Sequence[compare.Entry]) -> dict[str, dict[str, int]]:
+    """Bytes by row: of the program's file; of ours also the state, the activations and the bundle."""
+    found = {}
+    for name, prepared in mine.items():
+        found[name] = {
+            "file": prepared.program.stat().st_size,
+            "state": prepared.state_bytes,
+            "activations": prepared.activation_bytes,
+            "bundle": compare.bundle_bytes(prepared),
+        }
+    return found | {rival.name: {"file": rival.file_bytes} for rival in rivals}
+
+
+def _show_sizes(sizes: dict[str, dict[str, int]]) -> None:
+    kinds = ("file", "state", "activations", "bundle")
+    rows = [[name, *(output.mebibytes(each[k]) if k in each else "" for k in kinds)] for name, each in sizes.items()]
+    output.show("sizes", ["", *kinds], rows)
+
+
+def _show_starts(title: str, starts: dict[str, contest.Start]) -> None:
+    rows = [
+        [
+            name,
+            *(f"{1000 * seconds:.0f} ms" for seconds in (start.ready, start.begun, start.stepped)),
+            f"{output.mebibytes(start.resident_bytes)} of {output.mebibytes(start.program_bytes)}",
+        ]
+        for name, start in starts.items()
+    ]
+    columns = ["", "ready", "first step begins", "first step done", "program resident"]
+    output.show(title, columns, rows)
 
 
 def _show_counts(title: str, counted: dict[str, Counts]) -> None:
@@ -94,18 +135,28 @@ def fit_board(name: str) -> dict[str, Any]:
     """Measure the grid's layers and the held-out ones, fit, check, show.
 
     Raises:
-        BenchError: the board has no emulator to count with.
+        BenchError: the board has no emulator to count with, or the fit predicts unseen layers badly.
     """
     cpu = _core_of(load_board(name))
     fitted_samples = _measure(cost.GRID, cpu)
     found = cost.fit(fitted_samples)
     held_out = _measure(cost.HELD_OUT, cpu)
-    checks = {"layers fitted": cost.check(found, fitted_samples), "layers not seen": cost.check(found, held_out)}
-    _show_fit(name, found, checks)
-    worst = sorted(held_out, key=lambda sample: -abs(sample.error(found)))[:10]
-    rows = [[s.layer, output.mega(s.instructions), f"{100 * s.error(found):+.1f} %"] for s in worst]
-    output.show("worst of the layers not seen", ["layer", "counted", "predicted"], rows)
-    return {"board": name, "cost": found, "checks": checks, "worst": worst}
+    _show_cost(name, found)
+    checks = _check(found, {"layers fitted": fitted_samples, "layers not seen": held_out})
+    cost.require(checks["layers not seen"], name)
+    return {"board": name, "cost": found, "checks": checks}
+
+
+def check_board(name: str) -> dict[str, Any]:
+    """Measure the held-out layers and compare them with what the board's file predicts.
+
+    Raises:
+        BenchError: the board has no emulator to count with, or its file predicts them badly.
+    """
+    board = load_board(name)
+    checks = _check(board.cost, {"layers not seen": _measure(cost.HELD_OUT, _core_of(board))})
+    cost.require(checks["layers not seen"], name)
+    return {"board": name, "cost": board.cost, "checks": checks}
 
 
 def _core_of(board: Board) -> str:
@@ -118,16 +169,21 @@ def _core_of(board: Board) -> str:
 
 
 def _measure(models: Sequence[str], cpu: str) -> list[cost.Sample]:
+    stages = Stages()
     samples = []
     for model in models:
-        output.say(f"counting {model} on {cpu}")
-        samples += cost.measure(prepare(model), cpu=cpu, isa="auto")
+        with stages.stage(f"count {model} on {cpu}"):
+            samples += cost.measure(prepare(model), cpu=cpu, isa="auto")
     return samples
 
 
-def _show_fit(name: str, found: Cost, checks: dict[str, cost.Check]) -> None:
+def _show_cost(name: str, found: Cost) -> None:
     rows = [[field.name, f"{getattr(found, field.name):.4g}"] for field in dataclasses.fields(found)]
     output.show(f"[cost] of {name}, instructions", ["", "fitted"], rows)
+
+
+def _check(found: Cost, samples: Mapping[str, Sequence[cost.Sample]]) -> dict[str, cost.Check]:
+    checks = {title: cost.check(found, each) for title, each in samples.items()}
     rows = [
         [
             title,
@@ -141,15 +197,20 @@ def _show_fit(name: str, found: Cost, checks: dict[str, cost.Check]) -> None:
     ]
     columns = ["", "layers", "median error", "within 10 %", "worst", "error of the sum"]
     output.show("how well it predicts", columns, rows)
+    worst = sorted(samples["layers not seen"], key=lambda sample: -abs(sample.error(found)))[:10]
+    rows = [[s.layer, output.mega(s.instructions), f"{100 * s.error(found):+.1f} %"] for s in worst]
+    output.show("worst of the layers not seen", ["layer", "counted", "predicted"], rows)
+    return checks
 
 
 def show_roofline(model: str, board_name: str, cores: int) -> dict[str, Any]:
-    """One line a modulated layer."""
+    """One line a kind of modulated layer."""
     board = load_board(board_name)
     found = roofline.bounds(board, read_calls(prepare(model).program, "step"), cores)
     rows = [
         [
             b.label,
+            str(number),
             output.mega(b.macs),
             output.mega(b.bytes),
             f"{b.intensity:.1f}",
@@ -157,9 +218,9 @@ def show_roofline(model: str, board_name: str, cores: int) -> dict[str, Any]:
             f"{1e6 * b.memory_seconds:.0f}",
             b.limit,
         ]
-        for b in found
+        for b, number in Counter(found).items()
     ]
-    columns = ["layer", "MACs", "bytes", "MACs a byte", "us compute", "us memory", "bound"]
+    columns = ["layer", "calls", "MACs", "bytes", "MACs a byte", "us compute", "us memory", "bound"]
     peak = f"{roofline.macs_per_second(board, cores) / 1e9:.0f} GMAC/s"
     rate = f"{board.memory.bandwidth_bytes_per_s / 1e9:.1f} GB/s"
     output.show(f"{model} on {board_name}, {cores} cores: {peak}, {rate}", columns, rows)
@@ -169,16 +230,20 @@ def show_roofline(model: str, board_name: str, cores: int) -> dict[str, Any]:
 
 
 def show_growth(models: Sequence[str] | None, cpu: str) -> list[growth.Point]:
-    """One line a model."""
+    """One line a model and number of steps."""
+    stages = Stages()
+    wanted = [(model, growth.STEPS[0]) for model in models or dict.fromkeys([*growth.SIZES, *growth.WIDTHS])]
+    wanted += [(wanted[0][0], steps) for steps in growth.STEPS[1:]]
     points = []
-    for model in models or dict.fromkeys([*growth.SIZES, *growth.WIDTHS]):
-        output.say(f"counting {model}")
-        points.append(growth.measure(model, cpu))
+    for model, steps in wanted:
+        with stages.stage(f"count {model}, {steps} steps"):
+            points.append(growth.measure(model, cpu, steps))
     rows = [
-        [p.model, output.giga(p.macs), output.giga(p.instructions), f"{p.per_mac:.4f}", f"{100 * p.mac_share:.0f} %"]
+        [p.model, str(p.steps), output.giga(p.macs), output.giga(p.instructions), f"{p.per_mac:.4f}"]
+        + [f"{100 * p.mac_share:.0f} %"]
         + [output.mebibytes(n) for n in (p.state_bytes, p.activation_bytes, p.program_bytes)]
         for p in points
     ]
-    columns = ["model", "MACs", "instructions", "per MAC", "MAC share", "state", "activations", "program"]
-    output.show(f"growth of a modulated step, {cpu}", columns, rows)
+    columns = ["model", "steps", "MACs", "a step", "per MAC", "MAC share", "state", "activations", "program"]
+    output.show(f"growth of a modulated step in instructions, {cpu}", columns, rows)
     return points

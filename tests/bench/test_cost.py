@@ -8,7 +8,8 @@ import random
 import pytest
 
 from boards import Cost
-from tests.bench.cost import Sample, check, fit
+from tests.bench.cost import Sample, check, fit, require
+from tests.bench.instructions import BenchError
 
 TRUTH = Cost(per_mac=0.08, per_input=2.5, per_prologue=8.0, per_output=1.5, per_call=3000.0)
 
@@ -50,3 +51,15 @@ def test_the_check_tells_of_wrong_coefficients() -> None:
     assert found.worst > 0.2
     assert found.total > 0.2
     assert found.within < 1.0
+
+
+def test_a_cost_that_predicts_badly_is_refused() -> None:
+    require(check(TRUTH, _samples(TRUTH, 2, noise=0.05)), "rpi5")
+    for factor in (0.85, 1.15):
+        off = Cost(*(factor * value for value in dataclasses.astuple(TRUTH)))
+        with pytest.raises(BenchError, match="fit --board rpi5"):
+            require(check(off, _samples(TRUTH, 2)), "rpi5")
+    # The sum may be right while single layers are not: half too dear, half too cheap.
+    mixed = [*_samples(TRUTH, 2), *_samples(Cost(*(1.5 * v for v in dataclasses.astuple(TRUTH))), 4)]
+    with pytest.raises(BenchError, match="of 120 layers"):
+        require(check(TRUTH, mixed), "rpi5")

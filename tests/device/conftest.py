@@ -76,6 +76,7 @@ def toy_bundle(
     board: str = "host",
     slots: int = 2,
     golden: bytes | None = None,
+    exact: bool = False,
     memory: Mapping[str, int] | None = None,
     promise: Mapping[str, int] | None = None,
     **program: object,
@@ -94,7 +95,7 @@ def toy_bundle(
     }
     sizes = {"state_bytes": STATE, "activation_bytes": 1000, "program_bytes": len(data), "peak_bytes": 100_000}
     manifest = {
-        "format": 2,
+        "format": 3,
         "name": name,
         "board": board,
         "kit": "0.1.0",
@@ -116,7 +117,7 @@ def toy_bundle(
             {"name": part, "role": role, "sha256": sha(body), "bytes": len(body), "executable": role == "engine"}
             for part, (role, body) in parts.items()
         ],
-        "golden": {"seed": 5, "start": start, "image": "zeros", "min_psnr_db": 60},
+        "golden": {"seed": 5, "start": start, "image": "zeros", "exact": exact, "min_psnr_db": 60},
     }
     text = json.dumps(manifest, sort_keys=True).encode()
     return ToyBundle(sha(text), {sha(body): body for body in (text, *(body for _, body in parts.values()))}, golden)

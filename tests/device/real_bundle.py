@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from calib.modulated import ModulatedModel
     from calib.samplers import Sampler
+    from edge.lower.export import LoweredProgram
+    from edge.toolchain import EngineBuild
 
 STEPS = 6
 LEAST_DB = 60.0
@@ -42,6 +44,8 @@ class Made:
     bundle: Bundle
     modulated: ModulatedModel
     sampler: Sampler
+    program: LoweredProgram
+    engine: EngineBuild
 
     @property
     def layers(self) -> int:
@@ -87,6 +91,7 @@ def make(model_folder: Path, folder: Path) -> Made:
     from calib.modulated import modulate
     from calib.samplers import build_sampler
     from edge.lower.export import lower
+    from edge.lower.golden import exact_golden
     from edge.toolchain import build_engine
 
     model = load_model(model_folder)
@@ -114,11 +119,15 @@ def make(model_folder: Path, folder: Path) -> Made:
         ),
         slots=2,
         files=(),
-        golden=Golden(seed=5, start=start, image="zeros", min_psnr_db=LEAST_DB),
+        golden=Golden(seed=5, start=start, image="zeros", exact=False, min_psnr_db=LEAST_DB),
     )
-    unfinished = Made(Bundle(folder, manifest, ""), modulated, sampler)
-    golden = unfinished.inspect(np.zeros(SHAPE, np.float32), 5, start)
-    contents = Contents(manifest, program.data, [file.path for file in engine.files], golden)
+    unfinished = Made(Bundle(folder, manifest, ""), modulated, sampler, program, engine)
+    test, golden = manifest.golden, unfinished.inspect(np.zeros(SHAPE, np.float32), 5, start)
+    assert program.exact
+    test, golden = exact_golden(test, golden, program, engine)
+    contents = Contents(
+        dataclasses.replace(manifest, golden=test), program.data, [file.path for file in engine.files], golden
+    )
     bundle = pack_bundle(folder / "tiny", contents)
     return dataclasses.replace(unfinished, bundle=bundle)
 

@@ -14,7 +14,12 @@ import pytest
 
 from boards import load_board
 from edge.bundle import Bundle, Contents, pack_bundle
+from edge.console import Stages
+from edge.deploy.predict import bit_equal
+from edge.deploy.stream import Job, Outcome
 from edge.device.selftest import psnr
+from edge.errors import EngineError
+from edge.lower.golden import exact_golden
 from edge.virtual import VirtualBoard, virtual_board
 from firmware_bridge.client import Client
 from firmware_bridge.errors import DeviceRefused, JobInputError
@@ -159,33 +164,75 @@ def test_cancelling(client: Client) -> None:
     assert "cancelled" in unwanted.message
 
 
-def test_a_golden_output_that_differs_is_refused_and_the_old_bundle_stays(
+def with_parts(made: Made, folder: Path, *, program: bytes | None = None, golden: bytes | None = None) -> Bundle:
+    """The bundle with another program or golden output, its manifest true to them."""
+    source, manifest = made.bundle.folder, made.bundle.manifest
+    engine = sorted((file for file in manifest.files if file.role in ("engine", "library")), key=lambda file: file.role)
+    program = program or (source / "program.pte").read_bytes()
+    memory = dataclasses.replace(manifest.memory, program_bytes=len(program))
+    contents = Contents(
+        dataclasses.replace(manifest, memory=memory),
+        program,
+        [source / file.name for file in engine],
+        golden or (source / "golden.f32").read_bytes(),
+    )
+    return pack_bundle(folder, contents)
+
+
+def test_a_golden_output_that_differs_by_one_bit_is_refused_and_the_old_bundle_stays(
     client: Client, made: Made, tmp_path: Path
 ) -> None:
+    assert made.bundle.manifest.golden.exact
     whole = client.run(generate("before-the-refusal", 41)).payload
-    golden = np.frombuffer((made.bundle.folder / "golden.f32").read_bytes(), "<f4") + np.float32(0.01)
-    files = made.bundle.manifest.files
-    engine = sorted((file for file in files if file.role in ("engine", "library")), key=lambda file: file.role)
-    paths = [made.bundle.folder / file.name for file in engine]
-    program = (made.bundle.folder / "program.pte").read_bytes()
-    bad = pack_bundle(tmp_path / "bad", Contents(made.bundle.manifest, program, paths, golden.tobytes()))
-    with pytest.raises(DeviceRefused, match="dB against the golden output"):
-        deploy(client, bad)
+    golden = bytearray((made.bundle.folder / "golden.f32").read_bytes())
+    golden[400] ^= 1
+    with pytest.raises(DeviceRefused, match="1 of 256 values are not the golden output's, bit for bit"):
+        deploy(client, with_parts(made, tmp_path / "bad", golden=bytes(golden)))
     assert client.refresh().active_bundle == made.bundle.bundle_id
     assert client.run(generate("after-the-refusal", 41)).payload == whole
 
 
+def test_a_program_with_one_bit_of_a_weight_flipped_is_refused(client: Client, made: Made, tmp_path: Path) -> None:
+    from edge.packing import WeightShape, pack
+
+    program = bytearray((made.bundle.folder / "program.pte").read_bytes())
+    plain = made.modulated.layers["unet.conv_in"].arithmetic.planes[0].weight
+    weight = pack(plain, WeightShape(16, 1, (3, 3))).numpy().tobytes()
+    place = program.find(weight)
+    assert place > 0
+    program[place + next(i for i, byte in enumerate(weight) if byte)] ^= 1
+    with pytest.raises(DeviceRefused, match="are not the golden output's, bit for bit"):
+        deploy(client, with_parts(made, tmp_path / "bad", program=bytes(program)))
+    assert client.run(generate("after-the-flip", 1)).payload
+
+
+def test_this_machines_engine_foretells_the_devices_bits(client: Client, made: Made) -> None:
+    pixels = textured()
+    jobs = [Job("generate", 51), Job("inspect", 52, 3, pixels)]
+    requests = [generate("foretold-a", 51), inspection("foretold-b", 52, 3, pixels)]
+    outcomes = []
+    for job, request in zip(jobs, requests, strict=True):
+        values = np.frombuffer(client.run(request).payload, "<f4")
+        anomalies = values[256:].reshape(16, 16) if job.image is not None else None
+        outcomes.append(Outcome(job, values[:256].reshape(SHAPE), anomalies, {}))
+    assert bit_equal(made.bundle, made.engine, outcomes, Stages()) == [True, True]
+    other = outcomes[1].x.copy()
+    other.view("u4")[0, 7, 7] ^= 1
+    changed = [outcomes[0], dataclasses.replace(outcomes[1], x=other)]
+    assert bit_equal(made.bundle, made.engine, changed, Stages()) == [True, False]
+
+
+def test_an_engine_far_from_the_oracle_cannot_make_a_golden_output(made: Made) -> None:
+    oracle = np.frombuffer(made.inspect(np.zeros(SHAPE, np.float32), 5, 3), "<f4")
+    far = (oracle + np.float32(0.01)).tobytes()
+    with pytest.raises(EngineError, match=r"46\.0 dB of the oracle in the self-test, 60\.0 dB are needed"):
+        exact_golden(made.bundle.manifest.golden, far, made.program, made.engine)
+
+
 def test_a_program_that_is_cut_short_is_refused(client: Client, made: Made, tmp_path: Path) -> None:
-    files = made.bundle.manifest.files
-    engine = sorted((file for file in files if file.role in ("engine", "library")), key=lambda file: file.role)
-    paths = [made.bundle.folder / file.name for file in engine]
     program = (made.bundle.folder / "program.pte").read_bytes()[:-5000]
-    memory = dataclasses.replace(made.bundle.manifest.memory, program_bytes=len(program))
-    manifest = dataclasses.replace(made.bundle.manifest, memory=memory)
-    golden = (made.bundle.folder / "golden.f32").read_bytes()
-    bad = pack_bundle(tmp_path / "bad", Contents(manifest, program, paths, golden))
     with pytest.raises(DeviceRefused, match="the program cannot be read"):
-        deploy(client, bad)
+        deploy(client, with_parts(made, tmp_path / "bad", program=program))
     assert client.run(generate("after-the-cut", 1)).payload
 
 

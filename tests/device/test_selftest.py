@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edge.bundle import Golden
 from edge.device import selftest
 from edge.device.engine_process import EngineProcess
 from edge.device.errors import SelfTestFailed
@@ -50,18 +51,22 @@ def test_the_limit_decides(toy_command: CommandMaker) -> None:
         golden = engine.result(0).image
         steps: list[tuple[int, int]] = []
 
-        def measure(output: bytes, least: float) -> float:
-            return selftest.run(
-                engine, seed=5, start=2, golden=output, least=least, on_step=lambda *at: steps.append(at)
-            )
+        def measure(output: bytes, least: float, *, exact: bool = False) -> float:
+            test = Golden(5, 2, "zeros", exact=exact, min_psnr_db=least)
+            return selftest.run(engine, test, output, lambda *at: steps.append(at))
 
         assert measure(golden, 60) == math.inf
         assert steps == [(1, 3), (2, 3), (3, 3)]
+        assert measure(golden, 60, exact=True) == math.inf
         values = struct.unpack("<16f", golden)
         near = struct.pack("<16f", *(value + 0.001 for value in values))
         assert measure(near, 60) == pytest.approx(66.02, abs=0.01)
         with pytest.raises(SelfTestFailed, match=r"66\.0 dB against the golden output, 70\.0 dB are needed"):
             measure(near, 70)
+        one_bit = bytes([golden[0] ^ 1]) + golden[1:]
+        assert measure(one_bit, 60) > 120
+        with pytest.raises(SelfTestFailed, match="1 of 16 values are not the golden output's, bit for bit"):
+            measure(one_bit, 60, exact=True)
         with pytest.raises(SelfTestFailed, match="the golden output has 60 bytes"):
             measure(golden[:60], 60)
         assert engine.memory()[1] == 0

@@ -55,7 +55,7 @@ def make_contents(folder: Path, **changes: object) -> Contents:
         memory=MemoryNeeds.estimate(state_bytes=1000, activation_bytes=500, program_bytes=len(PROGRAM), slots=2),
         slots=2,
         files=(),
-        golden=Golden(0, 47, "zeros", 60.0),
+        golden=Golden(0, 47, "zeros", exact=False, min_psnr_db=60.0),
     )
     return Contents(dataclasses.replace(manifest, **changes), PROGRAM, (engine, library), GOLDEN)
 
@@ -149,7 +149,7 @@ def change(manifest: bytes, path: str, value: object) -> bytes:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("format", 1, "format 1 is unknown"),
+        ("format", 2, "format 2 is unknown"),
         ("format", ..., "format None is unknown"),
         ("board", ..., "missing: board"),
         ("board", 5, "board: 5 is not allowed"),
@@ -159,6 +159,8 @@ def change(manifest: bytes, path: str, value: object) -> bytes:
         ("sampler.steps", 0, "sampler.steps = 0"),
         ("golden.start", 50, "golden.start = 50"),
         ("golden.seed", -1, "golden.seed"),
+        ("golden.exact", 1, "exact: 1 is not allowed"),
+        ("golden.exact", ..., "missing: exact"),
         ("golden.image", "noise", "image: 'noise'"),
         ("golden.min_psnr_db", 10**400, "min_psnr_db"),
         ("model.height", 0, "model sizes"),
@@ -189,7 +191,7 @@ def test_manifest_that_breaks_the_format_is_refused(
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"[]", b"\xff", b"[" * 100_000, b'{"format": 1, "format": 1}', b'{"format": NaN}', b" " * ((1 << 20) + 1)],
+    [b"", b"[]", b"\xff", b"[" * 100_000, b'{"format": 3, "format": 3}', b'{"format": NaN}', b" " * ((1 << 20) + 1)],
 )
 def test_what_is_no_manifest_is_refused(data: bytes) -> None:
     with pytest.raises(BundleError):

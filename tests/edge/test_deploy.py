@@ -36,6 +36,7 @@ def test_the_demo_model_runs_on_this_machine_and_agrees_with_the_oracle(
     report = json.loads(done.stdout)
     assert [job["title"] for job in report["jobs"]] == ["generate 3", "inspect brick", "inspect brick-scratched"]
     assert all(job["psnr_oracle_db"] is None or job["psnr_oracle_db"] >= 40 for job in report["jobs"])
+    assert [job["bit_equal"] for job in report["jobs"]] == [True, True, True]
     assert [job["steps"] for job in report["jobs"]] == [6, 3, 3]
     assert report["bytes_sent"] > report["program_bytes"]
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
@@ -104,3 +105,25 @@ def test_pictures_with_the_same_name_are_two_jobs(tmp_path: Path) -> None:
     jobs = wanted_jobs(options, model, 10)
     assert [(job.seed, job.start, job.image is None) for job in jobs] == [(5, 0, True), (7, 8, False), (7, 8, False)]
     assert [int(job.image.max()) for job in jobs if job.image is not None] == [0, 1]
+
+
+def test_a_job_with_other_bits_than_this_machines_engine_fails_the_deployment() -> None:
+    import numpy as np
+    import torch
+
+    from edge.deploy.stream import Job, Outcome
+    from edge.deploy.verify import Verdict, require_agreement
+    from edge.errors import DeviceError, EngineError
+
+    image = np.zeros((1, 2, 2), np.float32)
+    outcome = Outcome(Job("generate 5", 5), image, None, {})
+
+    def verdict(*, bit_equal: bool | None, oracle_db: float) -> Verdict:
+        return Verdict(outcome, bit_equal, oracle_db, 60.0, 60.0, 40.0, None, torch.from_numpy(image))
+
+    require_agreement([verdict(bit_equal=True, oracle_db=70.0), verdict(bit_equal=None, oracle_db=60.0)])
+    with pytest.raises(EngineError, match="generate 5") as wrong:
+        require_agreement([verdict(bit_equal=False, oracle_db=120.0)])
+    assert wrong.value.exit_code == 11
+    with pytest.raises(DeviceError, match=r"59\.0 dB"):
+        require_agreement([verdict(bit_equal=True, oracle_db=59.0)])

@@ -63,6 +63,7 @@ def test_an_emulated_board_agrees_with_the_oracle(board: str, core: str, cache: 
     assert report["board"] == board
     assert [job["steps"] for job in report["jobs"]] == [6, 3]
     for job in report["jobs"]:
+        assert job["bit_equal"] is True
         assert job["psnr_oracle_db"] is None or job["psnr_oracle_db"] >= 40
         assert job["psnr_static_int8_db"] < job["psnr_fp32_db"]
     assert report["jobs"][0]["psnr_fewer_steps_db"] < report["jobs"][0]["psnr_fp32_db"]
@@ -78,7 +79,7 @@ def test_a_taken_port_is_refused_before_the_long_work(tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("stage", ["calibrate", "lower and pack", "activate"])
+@pytest.mark.parametrize("stage", ["calibrate", "lower the model", "activate"])
 def test_ctrl_c_ends_at_any_stage_and_the_next_run_works(
     stage: str, cache: Path, tiny_model_folder: Path, tmp_path: Path
 ) -> None:

@@ -7,7 +7,8 @@ import functools
 import shutil
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pytest
@@ -18,13 +19,20 @@ from calib.plan import LayerPlan, Mode, PlanRow
 from edge.calls import Activation, Norm
 from edge.packing import WeightShape, pack
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 needs_emulator = pytest.mark.skipif(
     shutil.which("qemu-aarch64") is None or shutil.which("aarch64-linux-gnu-g++") is None,
     reason="qemu-user and g++-aarch64-linux-gnu are not installed",
 )
+
+
+def _native_sets() -> list[str]:
+    """Kernel sets of this machine's CPU, by the flags that Linux names; aarch64's are told under emulation."""
+    flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    needs = {"avx2": {"avx2", "fma"}, "avx512vnni": {"avx2", "fma", "avx512f", "avx512bw", "avx512_vnni"}}
+    return ["portable", *(isa for isa, needed in needs.items() if needed <= flags), "auto"]
+
+
+NATIVE_SETS = _native_sets()
 
 LAYER, NOISE, CHECKSUM, ANOMALIES, ACTIVATIONS, NORMALIZE, ATTENTION, REUSE = range(1, 9)
 

@@ -14,11 +14,8 @@ import torch
 from edge.calls import Activation, Norm, Prologue
 from edge.eager import floats
 from edge.toolchain import build_selftest
-from edge.toolchain.runtime import native_arch
 
 Floats = npt.NDArray[np.float32]
-ELDER = "avx2" if native_arch() == "x86_64" else "neon"
-"""What "auto" passes over where the CPU has more."""
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +114,7 @@ def all_requests(threads: int = 1) -> tuple[bytes, int]:
     return b"".join(requests), count
 
 
-@pytest.mark.parametrize(("isa", "threads"), [("auto", 1), ("auto", 3), (ELDER, 1)])
+@pytest.mark.parametrize(("isa", "threads"), [*((isa, 1) for isa in selftest.NATIVE_SETS[1:]), ("auto", 3)])
 def test_every_instruction_set_gives_the_portable_bits(native: str, isa: str, threads: int) -> None:
     reference, count = all_requests()
     request, _ = all_requests(threads)

@@ -12,14 +12,10 @@ import torch
 
 from calib.noise import noise
 from edge.toolchain import build_selftest
-from edge.toolchain.runtime import native_arch
 
 Cases = list[tuple[selftest.LayerCase, selftest.Outcome]]
 
 CASES = 120
-NATIVE = ["portable", "auto"]
-if native_arch() == "x86_64":
-    NATIVE.append("avx2")  # what "auto" passes over on a CPU with AVX-512
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +55,12 @@ def test_the_cases_reach_what_they_should(cases: Cases) -> None:
     assert {case.plan.mode for case, _ in cases} == set(selftest.Mode)
 
 
-@pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("isa", selftest.NATIVE_SETS)
 def test_native_kernels_equal_the_reference(native: str, cases: Cases, isa: str) -> None:
     check([native, isa], cases)
 
 
-@pytest.mark.parametrize("isa", ["portable", "auto"])
+@pytest.mark.parametrize("isa", selftest.NATIVE_SETS)
 def test_native_kernels_stay_within_their_memory(cases: Cases, isa: str) -> None:
     check([str(build_selftest("host", sanitize=True)), isa], cases)
 
@@ -127,6 +123,13 @@ def test_noise_is_the_reference_stream(native: str, seed: int) -> None:
     expected = noise(seed, (4097,))
     np.testing.assert_allclose(values, expected, rtol=2e-7, atol=1e-7)
     assert (values == expected).mean() > 0.999
+
+
+def test_noise_has_the_same_bits_on_every_machine(native: str, aarch64: str) -> None:
+    request = np.uint32(selftest.NOISE).tobytes() + np.array([20, 100_001], np.uint64).tobytes()
+    here = selftest.run_program([native, "auto"], request).take("<u4", 100_001)
+    there = selftest.run_program([*selftest.emulated(aarch64, "cortex-a72"), "auto"], request).take("<u4", 100_001)
+    np.testing.assert_array_equal(there, here)
 
 
 def test_checksum_is_castagnoli(native: str) -> None:

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "job/elementary.h"
+
 namespace modiff {
 namespace {
 
@@ -54,11 +56,11 @@ void fill_noise(uint64_t seed, uint64_t draw, size_t count, float* out) {
   for (size_t i = 0; i < count; i += 2) {
     const double u1 = uniform(philox.next());
     const double u2 = uniform(philox.next());
-    const double radius = std::sqrt(-2.0 * std::log(u1));
-    const double angle = kTwoPi * u2;
-    out[i] = static_cast<float>(radius * std::cos(angle));
+    const double radius = std::sqrt(-2.0 * fixed_log(u1));
+    const SineCosine direction = fixed_sine_cosine(kTwoPi * u2);
+    out[i] = static_cast<float>(radius * direction.cosine);
     if (i + 1 < count) {
-      out[i + 1] = static_cast<float>(radius * std::sin(angle));
+      out[i + 1] = static_cast<float>(radius * direction.sine);
     }
   }
 }

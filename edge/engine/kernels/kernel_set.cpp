@@ -36,19 +36,18 @@ const Choice* choices(size_t* count) {
 
 #elif defined(__x86_64__)
 
-// The builtin asks the kernel, too, whether it keeps the registers.
 bool has_avx2() { return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0; }
 
 bool has_avx512vnni() {
-  return has_avx2() && __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
-         __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512vnni") != 0;
+  return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
+         __builtin_cpu_supports("avx512vnni") != 0;
 }
 
 const Choice* choices(size_t* count) {
   static const Choice all[] = {
       {float_kernels_portable("portable", conv_1x16_portable), true},
       {float_kernels_avx2("avx2", conv_4x16_avx2), has_avx2()},
-      {float_kernels_avx2("avx512vnni", conv_12x16_avx512vnni), has_avx512vnni()},
+      {float_kernels_avx2("avx512vnni", conv_12x16_avx512vnni), has_avx2() && has_avx512vnni()},
   };
   *count = sizeof(all) / sizeof(all[0]);
   return all;

@@ -130,8 +130,8 @@ struct KernelSet {
   void (*extrapolate)(const float* newest, const float* older, float share, size_t count, float* out);
 };
 
-// The set for `isa` ("auto", "portable", "neon", "dotprod", "i8mm", "avx2", "avx512vnni"); nullptr
-// when this CPU or build lacks it.
+// The set for `isa` ("auto", "portable", "neon", "dotprod", "i8mm", "avx2", "avx512vnni"); nullptr when this CPU or
+// build lacks it.
 const KernelSet* find_kernels(const char* isa);
 
 }  // namespace modiff
