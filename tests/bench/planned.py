@@ -1,4 +1,5 @@
-"""A plan with fewer passes for measuring: nested blocks are reused as often as the budget asks, evenly over the steps.
+"""A plan with fewer passes for measuring: the largest region is reused as often as the budget asks, evenly over the
+steps; at the others everything is refreshed.
 
 Which steps are reused decides quality, not cost, so no search is made; ``calib.planner`` makes plans for images.
 """
@@ -6,7 +7,6 @@ Which steps are reused decides quality, not cost, so no search is made; ``calib.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from calib.plan import LayerPlan, Plan, PlanRow, PointPlan, Reuse
@@ -27,45 +27,40 @@ def thinned(model: PretrainedModel, plan: Plan, passes: float) -> Plan:
     """
     work = {shape.name: float(shape.macs) for shape in layer_shapes(model.denoiser, model.sample_shape)}
     regions = find_regions(model, {name: work[name] for name in plan.layers})
-    levels = choose_levels([region.saving for region in regions], plan.steps, passes)
-    return apply_levels(plan, regions, levels)
+    if not regions:
+        raise BenchError("the model has no blocks that can be reused", where=model.name)
+    return reuse(plan, regions[-1], reused_steps(regions[-1].saving, plan.steps, passes))
 
 
-def choose_levels(savings: Sequence[float], steps: int, passes: float) -> tuple[int, ...]:
-    """Which region is reused at each step: 0 = none, l = the l-th; the smallest that keeps the sum within the budget.
+def reused_steps(saving: float, steps: int, passes: float) -> frozenset[int]:
+    """The steps at which a region is reused; the others do the whole work as soon as the budget allows.
 
     Args:
-        savings: share of the work that each region saves, ascending.
+        saving: share of the work that the region saves.
         steps: of the sampler; the first one is the anchor.
         passes: share of the work a step may do, on average from step 1 to any step.
 
     Raises:
-        BenchError: the largest region saves too little.
+        BenchError: the region saves too little.
     """
-    if not savings or 1 - savings[-1] > passes:
+    if 1 - saving > passes:
         raise BenchError(f"no region of the model saves {1 - passes:.0%} of the work", where="reuse")
-    levels, done = [0], 0.0
+    reused, done = set(), 0.0
     for step in range(1, steps):
-        left = passes * step - done
-        level = next(at for at, saved in enumerate((0.0, *savings)) if 1 - saved <= left + 1e-9)
-        levels.append(level)
-        done += 1 - (0.0, *savings)[level]
-    return tuple(levels)
+        if done + 1 > passes * step + 1e-9:
+            reused.add(step)
+        done += 1 - saving * (step in reused)
+    return frozenset(reused)
 
 
-def apply_levels(plan: Plan, regions: Sequence[Region], levels: Sequence[int]) -> Plan:
-    """Reuse each region's points, extrapolated, at the steps with its level; the layers within have no pass there."""
-    points: dict[str, list[Reuse]] = {}
-    idle: Mapping[int, frozenset[str]] = {0: frozenset(), **{at + 1: r.idle for at, r in enumerate(regions)}}
-    for region in regions:
-        points |= {point: [Reuse.REFRESH] * plan.steps for point in region.points}
-    for step, level in enumerate(levels):
-        for point in regions[level - 1].points if level else ():
-            points[point][step] = Reuse.EXTRAPOLATE
+def reuse(plan: Plan, region: Region, steps: frozenset[int]) -> Plan:
+    """Extrapolate the region's points at ``steps``; the layers within have no pass there."""
+    rows = tuple(Reuse.EXTRAPOLATE if step in steps else Reuse.REFRESH for step in range(plan.steps))
 
-    def rows(name: str, layer: LayerPlan) -> tuple[PlanRow, ...]:
-        return tuple(PlanRow(()) if name in idle[levels[i]] else row for i, row in enumerate(layer.rows))
+    def thin(layer: LayerPlan) -> LayerPlan:
+        return dataclasses.replace(
+            layer, rows=tuple(PlanRow(()) if step in steps else row for step, row in enumerate(layer.rows))
+        )
 
-    layers = {name: dataclasses.replace(layer, rows=rows(name, layer)) for name, layer in plan.layers.items()}
-    used = {name: PointPlan(tuple(each)) for name, each in points.items() if Reuse.EXTRAPOLATE in each}
-    return Plan(plan.steps, layers, used)
+    layers = {name: thin(layer) if name in region.idle else layer for name, layer in plan.layers.items()}
+    return Plan(plan.steps, layers, dict.fromkeys(region.points, PointPlan(rows)) if steps else {})

@@ -26,7 +26,9 @@ bool is_mapped_file(uintptr_t begin, uintptr_t end) {
     char access[5] = {};
     unsigned long inode = 0;
     const int read = std::sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %4s %*s %*s %lu", &first, &last, access, &inode);
-    found = read == 4 && inode != 0 && std::strcmp(access, "r--p") == 0 && first <= begin && end <= last;
+    // Private or shared: what cannot be written is the file's.
+    const bool read_only = std::strcmp(access, "r--p") == 0 || std::strcmp(access, "r--s") == 0;
+    found = read == 4 && inode != 0 && read_only && first <= begin && end <= last;
   }
   std::fclose(maps);
   return found;
@@ -38,10 +40,14 @@ void release_mapped(const void* data, size_t bytes) {
   const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
   const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) / page * page;
-  if (begin < end && is_mapped_file(begin, end)) {
-    // A refusal costs memory, nothing else.
-    static_cast<void>(madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED));
+  if (begin >= end || !is_mapped_file(begin, end)) {
+    return;
   }
+  void* const pages = reinterpret_cast<void*>(begin);
+  // A flag of its own makes the range a mapping of its own, into which faults on its neighbours bring no pages.
+  // Refusals cost memory, nothing else.
+  static_cast<void>(madvise(pages, end - begin, MADV_NOHUGEPAGE));
+  static_cast<void>(madvise(pages, end - begin, MADV_DONTNEED));
 }
 
 }  // namespace modiff
