@@ -119,6 +119,7 @@ def test_kernels_are_built_for_their_instruction_set_only() -> None:
     assert "-march=armv8.2-a+dotprod" in arm["conv_6x16_dotprod"]
     assert arm["conv_2x16_neon"] == ("-O3",)
     assert "-mavx2" in intel["conv_4x16_avx2"]
+    assert "-mavx512vnni" not in intel["conv_4x16_avx2"]
     assert not {name for name in intel if name.endswith(("neon", "dotprod"))}
     assert "-mavx512vnni" in intel["conv_12x16_avx512vnni"]
     assert not {"conv_4x16_avx2", "conv_12x16_avx512vnni"} & set(arm)

@@ -11,9 +11,6 @@
 
 namespace modiff {
 
-
-
-
 // exp(-x) = 2^n * exp(-r), n = rne(-x / ln 2), r = x + n * ln 2, |r| <= ln(2) / 2.
 template <typename S>
 struct ExpOfNegated {
@@ -46,6 +43,37 @@ MODIFF_INLINE typename S::F exp_of_negated(const typename S::F& x) {
   const typename S::I exponent = S::add_bits(S::template shift_left<23>(parts.units), S::splat_bits(127U << 23U));
   return S::mul(parts.fraction, S::from_bits(exponent));
 }
+
+// 2^x for x <= 0; below -100, 2^-100, which no sum of larger ones feels and no product makes subnormal. Anything where x
+// is NaN. An object, so that a loop keeps the constants in registers.
+template <typename S>
+class Exp2OfNegative {
+ public:
+  using F = typename S::F;
+
+  MODIFF_INLINE F operator()(const F& value) const {
+    const F x = S::at_least(value, lowest_);
+    const F biased = S::add(x, bias_);
+    const F r = S::sub(x, S::sub(biased, bias_));  // exact, |r| <= 1/2
+    // 2^r = (1 + c1 r) + r^2 ((c2 + c3 r) + r^2 (c4 + c5 r)): minimax, relative error 1.1e-7.
+    const F square = S::mul(r, r);
+    const F low = S::fma(r, c1_, one_);
+    const F middle = S::fma(r, c3_, c2_);
+    const F high = S::fma(r, c5_, c4_);
+    const F fraction = S::fma(square, S::fma(square, high, middle), low);
+    return S::from_bits(S::add_bits(S::bits(fraction), S::template shift_left<23>(S::bits(biased))));
+  }
+
+ private:
+  F lowest_ = S::constant(-100.0F);
+  F bias_ = S::constant(12582912.0F);  // 2^23 + 2^22: its last bits count units
+  F one_ = S::constant(1.0F);
+  F c1_ = S::constant(0.6931470036506653F);
+  F c2_ = S::constant(0.24022242426872253F);
+  F c3_ = S::constant(0.05550733581185341F);
+  F c4_ = S::constant(0.009671512991189957F);
+  F c5_ = S::constant(0.001326472731307149F);
+};
 
 // 1 + exp(-x); anything where x is NaN, which saves a product.
 template <typename S>

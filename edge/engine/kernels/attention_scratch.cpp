@@ -1,12 +1,12 @@
-#include "kernels/kernel_set.h"
+#include "kernels/attention_scratch.h"
 
 namespace modiff {
 
-// As AttentionScratch lays it out.
-size_t attention_scratch(int64_t depth) {
+size_t attention_scratch(int64_t keys, int64_t depth) {
   const int64_t padded = (depth + 7) & ~int64_t{7};
-  return static_cast<size_t>(kAttentionKeys * 8 + kAttentionQueries * kAttentionKeys +
-                             kAttentionQueries * padded + 2 * kAttentionQueries);
+  const int64_t padded_keys = (keys + 7) & ~int64_t{7};
+  return static_cast<size_t>(2 * padded_keys * padded + 2 * padded * kMostAttentionLanes +
+                             kAttentionKeys * kMostAttentionLanes);
 }
 
 }  // namespace modiff

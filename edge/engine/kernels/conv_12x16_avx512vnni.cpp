@@ -1,5 +1,6 @@
-// Built with -mavx512vnni; called only where the CPU has it. VPDPBUSD multiplies unsigned by signed bytes, so weights are
-// taken as w + 128; 128 times the sum of a pixel's codes is what that adds too much, and is summed beside and taken off.
+// Built with the AVX-512 flags of its name; called only where CPU and kernel have them. VPDPBUSD multiplies unsigned by
+// signed bytes: a code enters as code + 128, and 128 times the sum of the used weights is taken off every channel. 32-bit
+// sums wrap around, so that the result is the same integer.
 #include <immintrin.h>
 
 #include "kernels/conv_tile.h"
@@ -8,49 +9,74 @@
 namespace modiff {
 namespace {
 
-constexpr int kQuadsPerRegister = 16;
+constexpr int kWidePixels = 12;
 
-struct DotAvx512Vnni {
-  template <int P>
-  struct Sums {
-    __m512i sums[P];
-    __m512i excess[P];
+__m512i load_weights(const int8_t* weights) { return _mm512_loadu_si512(weights); }
 
-    void add(const int8_t* weights, const int8_t* const (&pixels)[P], int quads) {
-      const __m512i offset = _mm512_set1_epi8(-128);
-      for (int quad = 0; quad < quads; ++quad, weights += kOutputTile * kInputTile) {
-        const __m512i raised = _mm512_xor_si512(_mm512_loadu_si512(weights), offset);
-        for (int p = 0; p < P; ++p) {
-          const __m512i codes = _mm512_set1_epi32(load_quad(pixels[p] + quad * kInputTile));
-          sums[p] = _mm512_dpbusd_epi32(sums[p], raised, codes);
-        }
-      }
-      for (int quad = 0; quad < quads; quad += kQuadsPerRegister) {
-        const int bytes = kInputTile * (quads - quad < kQuadsPerRegister ? quads - quad : kQuadsPerRegister);
-        const __mmask64 mask = ~__mmask64{0} >> (64 - bytes);
-        for (int p = 0; p < P; ++p) {
-          const __m512i codes = _mm512_maskz_loadu_epi8(mask, pixels[p] + quad * kInputTile);
-          excess[p] = _mm512_dpbusd_epi32(excess[p], offset, codes);
-        }
-      }
+// 128 * the sum of the weights of all taps, per output channel.
+__m512i excess(const ConvBlock& block) {
+  const __m512i offset = _mm512_set1_epi8(-128);
+  __m512i even = _mm512_setzero_si512();
+  __m512i odd = even;
+  for (int t = 0; t < block.tap_count; ++t) {
+    const int8_t* weights = block.weights + block.taps[t].weights;
+    int quad = 0;
+    for (; quad + 2 <= block.quads; quad += 2, weights += 128) {
+      even = _mm512_dpbusd_epi32(even, offset, load_weights(weights));
+      odd = _mm512_dpbusd_epi32(odd, offset, load_weights(weights + 64));
     }
+    if (quad < block.quads) {
+      even = _mm512_dpbusd_epi32(even, offset, load_weights(weights));
+    }
+  }
+  return _mm512_add_epi32(even, odd);
+}
 
-    void store(TileSums<P>& out) const {
+template <int P>
+void run_wide_tile(const ConvBlock& block, const ConvPixel* pixels, __m512i taken_off) {
+  const __m512i offset = _mm512_set1_epi8(-128);
+  __m512i sums[P];
+  for (__m512i& sum : sums) {
+    sum = _mm512_setzero_si512();
+  }
+  for (int t = 0; t < block.tap_count; ++t) {
+    const int8_t* inputs[P];
+    for (int p = 0; p < P; ++p) {
+      inputs[p] = block.plane + pixels[p].input + block.taps[t].pixels;
+    }
+    const int8_t* weights = block.weights + block.taps[t].weights;
+    const ptrdiff_t end = block.quads * ptrdiff_t{kInputTile};
+    for (ptrdiff_t at = 0; at < end; at += kInputTile, weights += kOutputTile * kInputTile) {
+      const __m512i weight = load_weights(weights);
       for (int p = 0; p < P; ++p) {
-        uint32_t parts[16];
-        _mm512_storeu_si512(parts, excess[p]);
-        uint32_t too_much = 0;
-        for (const uint32_t part : parts) {
-          too_much += part;
-        }
-        _mm512_storeu_si512(out[p], _mm512_sub_epi32(sums[p], _mm512_set1_epi32(static_cast<int>(too_much))));
+        const __m512i codes = _mm512_xor_si512(_mm512_set1_epi32(load_quad(inputs[p] + at)), offset);
+        sums[p] = _mm512_dpbusd_epi32(sums[p], codes, weight);
       }
     }
-  };
-};
+  }
+  const __m128i shift = _mm_cvtsi32_si128(block.shift);
+  const __mmask16 lanes = static_cast<__mmask16>((1U << block.channels) - 1U);
+  for (int p = 0; p < P; ++p) {
+    int32_t* const out = block.accumulator + pixels[p].output;
+    const __m512i sum = _mm512_maskz_sll_epi32(lanes, _mm512_sub_epi32(sums[p], taken_off), shift);
+    _mm512_mask_storeu_epi32(out, lanes, _mm512_add_epi32(_mm512_maskz_loadu_epi32(lanes, out), sum));
+  }
+}
 
 }  // namespace
 
-void conv_12x16_avx512vnni(const ConvBlock& block) { run_tiles<DotAvx512Vnni, 12>(block, 0); }
+void conv_12x16_avx512vnni(const ConvBlock& block) {
+  const __m512i taken_off = excess(block);
+  int first = 0;
+  for (; first + kWidePixels <= block.pixel_count; first += kWidePixels) {
+    run_wide_tile<kWidePixels>(block, block.pixels + first, taken_off);
+  }
+  for (; first + 4 <= block.pixel_count; first += 4) {
+    run_wide_tile<4>(block, block.pixels + first, taken_off);
+  }
+  for (; first < block.pixel_count; ++first) {
+    run_wide_tile<1>(block, block.pixels + first, taken_off);
+  }
+}
 
 }  // namespace modiff

@@ -98,21 +98,21 @@ struct ChannelSums {
 
 // Some queries of one head: out = softmax(scale * q k^T) v.
 struct AttentionBlock {
-  const float* q;       // [queries] rows of `depth`, `stride` apart; v and out likewise
-  const float* turned;  // [key blocks][depth][kAttentionKeys]: the keys, transposed, zeros after the last
+  const float* q;  // [queries] rows of `depth`, `q_stride` apart; out likewise
+  const float* k;  // [keys] rows of `depth`, `kv_stride` apart; v likewise
   const float* v;
   float* out;
   ptrdiff_t q_stride;
   ptrdiff_t kv_stride;
-  int queries;  // at most kAttentionQueries
+  int64_t queries;
   int64_t keys;
   int64_t depth;
   float scale;
-  float* scratch;  // attention_scratch(depth) floats
+  float* scratch;  // attention_scratch(keys, depth) floats, at a multiple of 64 bytes
 };
-constexpr int kAttentionQueries = 16;
-constexpr int kAttentionKeys = 64;
-size_t attention_scratch(int64_t depth);
+constexpr int kAttentionKeys = 64;       // of a block; part of the order of operations
+constexpr int kMostAttentionLanes = 16;  // queries side by side; no part of it
+size_t attention_scratch(int64_t keys, int64_t depth);
 
 struct KernelSet {
   const char* isa;

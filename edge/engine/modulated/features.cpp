@@ -53,16 +53,6 @@ void copy(const float* from, float* to, int64_t count, Parallel& parallel) {
   });
 }
 
-// Transposes up to kAttentionKeys keys: [keys][depth] -> [depth][kAttentionKeys], zeros after the last.
-void turn_keys(const float* k, int64_t stride, int64_t keys, int64_t depth, float* turned) {
-  for (int64_t d = 0; d < depth; ++d, turned += kAttentionKeys) {
-    for (int64_t j = 0; j < keys; ++j) {
-      turned[j] = k[j * stride + d];
-    }
-    std::fill(turned + keys, turned + kAttentionKeys, 0.0F);
-  }
-}
-
 }  // namespace
 
 bool normalize(const Prologue& prologue, int64_t width, int64_t upsample, const KernelSet& kernels, Parallel& parallel,
@@ -81,46 +71,40 @@ bool normalize(const Prologue& prologue, int64_t width, int64_t upsample, const 
 }
 
 bool attend(const Attention& a, const KernelSet& kernels, Parallel& parallel, Scratch& scratch) {
-  const int64_t blocks = (a.queries + kAttentionQueries - 1) / kAttentionQueries;
-  const int64_t key_blocks = (a.keys + kAttentionKeys - 1) / kAttentionKeys;
-  const int64_t of_head = key_blocks * kAttentionKeys * a.depth;
   const int64_t channels = a.heads * a.depth;
-  const int64_t tasks = a.images * a.heads * blocks;
-  // Runs of tasks, each with scratch of its own; how many there are changes no result.
-  const int64_t workers = std::min<int64_t>(tasks, parallel.threads());
-  const size_t each = attention_scratch(a.depth);
-  float* turned = scratch.allocate<float>(static_cast<size_t>(a.images * a.heads * of_head));
+  const int64_t blocks = (a.queries + kMostAttentionLanes - 1) / kMostAttentionLanes;
+  const int64_t all = a.images * a.heads * blocks;
+  // Runs of query blocks, each with scratch of its own; how many there are changes no result.
+  const int64_t workers = std::min<int64_t>(all, parallel.threads());
+  const size_t each = (attention_scratch(a.keys, a.depth) + 15) & ~size_t{15};
   float* memory = scratch.allocate<float>(static_cast<size_t>(workers) * each);
-  if (turned == nullptr || memory == nullptr) {
+  if (memory == nullptr) {
     return false;
   }
-  for_each(parallel, a.images * a.heads * key_blocks, [&](int64_t task) {
-    const int64_t first = task % key_blocks * kAttentionKeys;
-    const int64_t head = task / key_blocks % a.heads;
-    const int64_t image = task / key_blocks / a.heads;
-    const float* keys = a.k + (image * a.keys + first) * channels + head * a.depth;
-    turn_keys(keys, channels, std::min<int64_t>(kAttentionKeys, a.keys - first), a.depth,
-              turned + (image * a.heads + head) * of_head + first * a.depth);
-  });
   for_each(parallel, workers, [&](int64_t worker) {
-    for (int64_t task = tasks * worker / workers; task < tasks * (worker + 1) / workers; ++task) {
-      const int64_t first = task % blocks * kAttentionQueries;
-      const int64_t head = task / blocks % a.heads;
-      const int64_t image = task / blocks / a.heads;
-      const int64_t query = (image * a.queries + first) * channels + head * a.depth;
+    const int64_t end = all * (worker + 1) / workers;
+    for (int64_t next = all * worker / workers; next < end;) {
+      // As many blocks of one head as the run has.
+      const int64_t head = next / blocks;
+      const int64_t last = std::min(end, (head + 1) * blocks);
+      const int64_t first_query = (next - head * blocks) * kMostAttentionLanes;
+      const int64_t image = head / a.heads;
+      const int64_t channel = head % a.heads * a.depth;
+      const int64_t query = (image * a.queries + first_query) * channels + channel;
       AttentionBlock block = {};
       block.q = a.q + query;
-      block.turned = turned + (image * a.heads + head) * of_head;
-      block.v = a.v + image * a.keys * channels + head * a.depth;
+      block.k = a.k + image * a.keys * channels + channel;
+      block.v = a.v + image * a.keys * channels + channel;
       block.out = a.out + query;
       block.q_stride = channels;
       block.kv_stride = channels;
-      block.queries = static_cast<int>(std::min<int64_t>(kAttentionQueries, a.queries - first));
+      block.queries = std::min((last - head * blocks) * kMostAttentionLanes, a.queries) - first_query;
       block.keys = a.keys;
       block.depth = a.depth;
       block.scale = a.scale;
       block.scratch = memory + static_cast<size_t>(worker) * each;
       kernels.attention(block);
+      next = last;
     }
   });
   return true;

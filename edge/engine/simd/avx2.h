@@ -11,6 +11,9 @@
 namespace modiff {
 
 struct Avx2 {
+  static constexpr int kWidth = 8;
+  using Eight = Avx2;
+
   // Structures, because a bare __m256 loses its attributes as a template argument.
   struct F {
     __m256 v;
@@ -25,6 +28,7 @@ struct Avx2 {
   MODIFF_INLINE static F load(const float* p) { return {_mm256_loadu_ps(p)}; }
   MODIFF_INLINE static void store(float* p, const F& a) { _mm256_storeu_ps(p, a.v); }
   MODIFF_INLINE static F splat(float a) { return {_mm256_set1_ps(a)}; }
+  MODIFF_INLINE static F constant(float a) { return splat(a); }
   MODIFF_INLINE static F add(const F& a, const F& b) { return {_mm256_add_ps(a.v, b.v)}; }
   MODIFF_INLINE static F sub(const F& a, const F& b) { return {_mm256_sub_ps(a.v, b.v)}; }
   MODIFF_INLINE static F mul(const F& a, const F& b) { return {_mm256_mul_ps(a.v, b.v)}; }
@@ -47,8 +51,31 @@ struct Avx2 {
 
   MODIFF_INLINE static Quad load_quad(const float* p) { return {p}; }
   template <int Lane>
+  MODIFF_INLINE static F mul_lane(const F& a, const Quad& b) {
+    return {_mm256_mul_ps(a.v, _mm256_broadcast_ss(b.p + Lane))};
+  }
+  template <int Lane>
   MODIFF_INLINE static F fma_lane(const F& a, const Quad& b, const F& c) {
     return {_mm256_fmadd_ps(a.v, _mm256_broadcast_ss(b.p + Lane), c.v)};
+  }
+
+  MODIFF_INLINE static void transpose(F (&rows)[8]) {
+    __m256 pairs[8];
+    for (int i = 0; i < 8; i += 2) {
+      pairs[i] = _mm256_unpacklo_ps(rows[i].v, rows[i + 1].v);
+      pairs[i + 1] = _mm256_unpackhi_ps(rows[i].v, rows[i + 1].v);
+    }
+    __m256 fours[8];
+    for (int i = 0; i < 8; i += 4) {
+      for (int half = 0; half < 2; ++half) {
+        fours[i + 2 * half] = _mm256_shuffle_ps(pairs[i + half], pairs[i + 2 + half], _MM_SHUFFLE(1, 0, 1, 0));
+        fours[i + 2 * half + 1] = _mm256_shuffle_ps(pairs[i + half], pairs[i + 2 + half], _MM_SHUFFLE(3, 2, 3, 2));
+      }
+    }
+    for (int i = 0; i < 4; ++i) {
+      rows[i].v = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
+      rows[i + 4].v = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
+    }
   }
 
   MODIFF_INLINE static I bits(const F& a) { return {_mm256_castps_si256(a.v)}; }

@@ -11,6 +11,9 @@
 namespace modiff {
 
 struct Neon {
+  static constexpr int kWidth = 8;
+  using Eight = Neon;
+
   struct F {
     float32x4_t low;
     float32x4_t high;
@@ -27,6 +30,12 @@ struct Neon {
     vst1q_f32(p + 4, a.high);
   }
   MODIFF_INLINE static F splat(float a) { return {vdupq_n_f32(a), vdupq_n_f32(a)}; }
+  // The compiler would load a constant that it knows again and again.
+  MODIFF_INLINE static F constant(float a) {
+    float32x4_t v = vdupq_n_f32(a);
+    asm("" : "+w"(v));
+    return {v, v};
+  }
   MODIFF_INLINE static F add(const F& a, const F& b) { return {vaddq_f32(a.low, b.low), vaddq_f32(a.high, b.high)}; }
   MODIFF_INLINE static F sub(const F& a, const F& b) { return {vsubq_f32(a.low, b.low), vsubq_f32(a.high, b.high)}; }
   MODIFF_INLINE static F mul(const F& a, const F& b) { return {vmulq_f32(a.low, b.low), vmulq_f32(a.high, b.high)}; }
@@ -46,8 +55,24 @@ struct Neon {
 
   MODIFF_INLINE static Quad load_quad(const float* p) { return vld1q_f32(p); }
   template <int Lane>
+  MODIFF_INLINE static F mul_lane(const F& a, const Quad& b) {
+    return {vmulq_laneq_f32(a.low, b, Lane), vmulq_laneq_f32(a.high, b, Lane)};
+  }
+  template <int Lane>
   MODIFF_INLINE static F fma_lane(const F& a, const Quad& b, const F& c) {
     return {vfmaq_laneq_f32(c.low, a.low, b, Lane), vfmaq_laneq_f32(c.high, a.high, b, Lane)};
+  }
+
+  MODIFF_INLINE static void transpose(F (&rows)[8]) {
+    for (int i = 0; i < 8; i += 4) {
+      turn(rows[i].low, rows[i + 1].low, rows[i + 2].low, rows[i + 3].low);
+      turn(rows[i].high, rows[i + 1].high, rows[i + 2].high, rows[i + 3].high);
+    }
+    for (int i = 0; i < 4; ++i) {
+      const float32x4_t above = rows[i].high;
+      rows[i].high = rows[i + 4].low;
+      rows[i + 4].low = above;
+    }
   }
 
   MODIFF_INLINE static I bits(const F& a) { return {vreinterpretq_u32_f32(a.low), vreinterpretq_u32_f32(a.high)}; }
@@ -112,6 +137,19 @@ struct Neon {
     int32x4_t saturated_ = vdupq_n_s32(0);  // -1 for each
     int16x8_t any_ = vdupq_n_s16(0);
   };
+
+ private:
+  // Four vectors of four lanes.
+  MODIFF_INLINE static void turn(float32x4_t& a, float32x4_t& b, float32x4_t& c, float32x4_t& d) {
+    const float64x2_t ab0 = vreinterpretq_f64_f32(vtrn1q_f32(a, b));
+    const float64x2_t ab1 = vreinterpretq_f64_f32(vtrn2q_f32(a, b));
+    const float64x2_t cd0 = vreinterpretq_f64_f32(vtrn1q_f32(c, d));
+    const float64x2_t cd1 = vreinterpretq_f64_f32(vtrn2q_f32(c, d));
+    a = vreinterpretq_f32_f64(vtrn1q_f64(ab0, cd0));
+    b = vreinterpretq_f32_f64(vtrn1q_f64(ab1, cd1));
+    c = vreinterpretq_f32_f64(vtrn2q_f64(ab0, cd0));
+    d = vreinterpretq_f32_f64(vtrn2q_f64(ab1, cd1));
+  }
 };
 
 }  // namespace modiff

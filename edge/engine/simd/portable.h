@@ -17,6 +17,9 @@ namespace modiff {
 constexpr int kLanes = 8;
 
 struct Portable {
+  static constexpr int kWidth = 8;
+  using Eight = Portable;  // the type of eight lanes
+
   struct F {
     float v[kLanes];
   };
@@ -46,6 +49,8 @@ struct Portable {
   static F splat(float a) {
     return lanes([&](int) { return a; });
   }
+  // As splat; where registers are many, kept in one of them.
+  static F constant(float a) { return splat(a); }
   static F add(const F& a, const F& b) {
     return lanes([&](int i) { return a.v[i] + b.v[i]; });
   }
@@ -86,8 +91,23 @@ struct Portable {
     return out;
   }
   template <int Lane>
+  static F mul_lane(const F& a, const Quad& b) {
+    return lanes([&](int i) { return a.v[i] * b.v[Lane]; });
+  }
+  template <int Lane>
   static F fma_lane(const F& a, const Quad& b, const F& c) {
     return lanes([&](int i) { return std::fma(a.v[i], b.v[Lane], c.v[i]); });
+  }
+
+  // Eight vectors of eight lanes.
+  static void transpose(F (&rows)[8]) {
+    for (int i = 0; i < 8; ++i) {
+      for (int j = i + 1; j < 8; ++j) {
+        const float above = rows[i].v[j];
+        rows[i].v[j] = rows[j].v[i];
+        rows[j].v[i] = above;
+      }
+    }
   }
 
   static I bits(const F& a) {
