@@ -12,7 +12,7 @@ from tests.bench.instructions import count
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 AsJson = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
-Model = Annotated[str, typer.Argument(help="cifar10, demo, unet-SIZEpx-WIDTH or grid-SIZEpx-WIDTH.")]
+Model = Annotated[str, typer.Argument(help="cifar10, cifar10-heads, demo, or unet-, grid- or plain-SIZEpx-WIDTH.")]
 Isa = Annotated[str, typer.Option(help="Which of our kernels: auto, dotprod, neon, portable.")]
 Cpu = Annotated[str, typer.Option(help="The core to emulate, as QEMU names it.")]
 BoardName = Annotated[str, typer.Option("--board", help="Name or path of a board.")]
