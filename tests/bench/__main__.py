@@ -122,6 +122,23 @@ def compare(
 
 @app.command()
 @reports_errors
+def planned(
+    model: Model = "cifar10",
+    *,
+    cost: Annotated[float, typer.Option(help="Of the plan: a share of one pass of every layer at every step.")] = 0.5,
+    steps: Annotated[int, typer.Option(min=3, help="Of the sampler.")] = 13,
+    board: BoardName = "rpi5",
+    cpu: Cpu = "cortex-a76",
+    json: AsJson = False,
+) -> None:
+    """What a step costs under a plan of the planner; about ten minutes of planning."""
+    from tests.bench.report import show_planned
+
+    output.emit(show_planned(model, steps, cost, board, cpu), as_json=json)
+
+
+@app.command()
+@reports_errors
 def fit(board: BoardName = "rpi5", json: AsJson = False) -> None:
     """Fit a board's cost model to counted layers, and check it on layers that it has not seen."""
     from tests.bench.report import fit_board
