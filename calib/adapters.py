@@ -10,8 +10,10 @@ import copy
 import dataclasses
 import hashlib
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
@@ -153,6 +155,7 @@ def adapt(
     prediction: str | Prediction | None = None,
     time: TimeName | Schedule = "discrete",
     conditions: Mapping[str, torch.Tensor] | None = None,
+    unconditional: Mapping[str, torch.Tensor] | None = None,
     call: Call | None = None,
     name: str | None = None,
 ) -> PretrainedModel:
@@ -169,6 +172,7 @@ def adapt(
             their usual constants, or a schedule of ``calib.schedules`` with yours.
         conditions: example tensors of what else the module takes, by keyword: ``[K, ...]``, K examples each. Several
             of them, all different, show calibration how far the conditions reach.
+        unconditional: what stands for "no condition" in guidance, by name, ``[1, ...]``.
         call: where the module is called otherwise: ``(module, x, t, **conditions)``.
         name: for reports; the module's class where None.
 
@@ -185,8 +189,9 @@ def adapt(
     plain = plain_module(module)
     denoiser = AdaptedDenoiser(plain, shape, tuple(examples), call).eval().requires_grad_(requires_grad=False)
     title = name if name is not None else type(module).__name__
-    digest = content_hash(plain, [str(shape), _describe(schedule)], examples)
-    model = PretrainedModel(denoiser, schedule, image_shape(shape), title, digest, (), examples)
+    free = {key: _free(key, tensor, examples) for key, tensor in (unconditional or {}).items()}
+    digest = content_hash(plain, [str(shape), _describe(schedule), code_hash(module, call)], examples)
+    model = PretrainedModel(denoiser, schedule, image_shape(shape), title, digest, (), examples, free)
     check_runs(model)
     return model
 
@@ -203,16 +208,18 @@ def guided(
             zeros where it says nothing.
 
     Raises:
-        ModelError: a model without conditions, or an unconditional tensor that does not fit.
+        ModelError: a model without conditions, an unconditional tensor that does not fit, or none for whole numbers:
+            0 is a class like any other.
     """
     if not model.conditions:
         raise ModelError("guidance needs a model with conditions", where=model.name)
-    free: dict[str, torch.Tensor] = {}
+    known = {**model.unconditional, **(unconditional or {})}
+    free = {name: _free(name, tensor, model.conditions) for name, tensor in known.items()}
     for name, examples in model.conditions.items():
-        given = {**model.unconditional, **(unconditional or {})}.get(name, torch.zeros_like(examples[:1]))
-        if given.shape != examples[:1].shape:
-            raise ModelError(f"{tuple(given.shape)} instead of {tuple(examples[:1].shape)}", where=f"condition {name}")
-        free[name] = given.to(examples.dtype)
+        if name not in free and not examples.is_floating_point():
+            mend = "give its value as `unconditional`, to calib.guided or to calib.adapt"
+            raise ModelError('nothing stands for "no condition"', where=f"condition {name}", mend=mend)
+        free.setdefault(name, torch.zeros_like(examples[:1]))
     denoiser = GuidedDenoiser(model.denoiser, scale, free).eval().requires_grad_(requires_grad=False)
     digest = content_hash(nn.Module(), [model.content_hash, repr(scale)], free)
     guided_model = dataclasses.replace(model, denoiser=denoiser, content_hash=digest)
@@ -322,6 +329,23 @@ def content_hash(module: nn.Module, words: Sequence[str], tensors: Mapping[str, 
     return digest.hexdigest()
 
 
+def code_hash(*parts: object) -> str:
+    """SHA-256 (hex) over the files in which functions, and the classes of a module and of what it holds, are written.
+
+    Two networks with the same layers and weights may compute different things. PyTorch's own files do not count, and
+    what was typed into an interpreter cannot be seen.
+    """
+    owners: list[object] = []
+    for part in parts:
+        within = part.modules() if isinstance(part, nn.Module) else ()
+        owners += [part, *(kind for module in within for kind in type(module).__mro__)]
+    names = {str(getattr(owner, "__module__", None)) for owner in owners}
+    modules = [sys.modules.get(name) for name in names if name.partition(".")[0] != "torch"]
+    files = {Path(getattr(module, "__file__", None) or "") for module in modules}
+    contents = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file())
+    return hashlib.sha256("\n".join(contents).encode()).hexdigest()
+
+
 def _describe(schedule: Schedule) -> str:
     """What a schedule's numbers are; the sampler's tables hold the rest."""
     if isinstance(schedule, ContinuousSchedule):
@@ -340,6 +364,17 @@ def _first_tensor(out: object) -> torch.Tensor:
     if isinstance(out, tuple | list) and out and isinstance(out[0], torch.Tensor):
         return out[0]
     raise ModelError(f"the module gives a {type(out).__name__} instead of a tensor", where="adapt")
+
+
+def _free(name: str, tensor: torch.Tensor, examples: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """What stands for "no condition", as the examples are: ``[1, ...]``."""
+    if name not in examples:
+        takes = ", ".join(examples) or "none"
+        raise ModelError("the model has no such condition", where=f"condition {name}", mend=f"it takes {takes}")
+    wanted = examples[name][:1]
+    if tensor.shape != wanted.shape:
+        raise ModelError(f"{tuple(tensor.shape)} instead of {tuple(wanted.shape)}", where=f"condition {name}")
+    return tensor.detach().to(wanted.dtype)
 
 
 def _example(name: str, tensor: torch.Tensor) -> torch.Tensor:

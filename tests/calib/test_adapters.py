@@ -160,7 +160,10 @@ def test_guidance_moves_away_from_the_unconditional_output() -> None:
     bound = model.denoiser(x, t, by, label)
     free = model.denoiser(x, t, torch.zeros(2), torch.tensor([4, 4]))
     torch.testing.assert_close(strong.denoiser(x, t, by, label), free + 3 * (bound - free))
-    assert strong.content_hash not in {model.content_hash, guided(model, 2.0).content_hash}
+    assert strong.content_hash not in {
+        model.content_hash,
+        guided(model, 2.0, {"label": torch.tensor([4])}).content_hash,
+    }
     assert strong.condition_names == ("by", "label")
 
 
@@ -170,11 +173,17 @@ def test_guidance_needs_conditions_of_the_right_shape() -> None:
     model = adapt(Shift(), sample_shape=(4, 6), conditions=conditions())
     with pytest.raises(ModelError, match="condition label"):
         guided(model, 2.0, {"label": torch.tensor([4, 4])})
+    with pytest.raises(ModelError, match="condition label: nothing stands for"):
+        guided(model, 2.0)
+    with pytest.raises(ModelError, match="condition lable"):
+        guided(model, 2.0, {"lable": torch.tensor([4])})
 
 
 def test_a_guided_model_is_calibrated_and_sampled_like_any_other() -> None:
     torch.manual_seed(2)
-    model = guided(adapt(Shift(), sample_shape=(4, 6), time=vp(), conditions=conditions()), 2.0)
+    nothing = {"label": torch.tensor([4])}
+    model = adapt(Shift(), sample_shape=(4, 6), time=vp(), conditions=conditions(), unconditional=nothing)
+    model = guided(model, 2.0)
     sampler = build_sampler("ddpm", 6, model.schedule)
     quantized = modulate(model, calibrate(model, sampler, CalibrationConfig(seeds=2, batch=2)))
     x = start_generation(sampler, noise_batch([1, 2], model.sample_shape))
