@@ -18,10 +18,13 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from calib.attention import expand_attention
 from calib.errors import ModelError
+from calib.norms import plain_norms
 from calib.schedules import ContinuousSchedule, NoiseSchedule, Prediction, Schedule, edm, flow, read_prediction, ve, vp
 
 Call: TypeAlias = Callable[..., object]
@@ -253,17 +256,15 @@ def check_conditions(
 
 def plain_module(module: nn.Module) -> nn.Module:
     """A float32 copy in eval mode, its parametrized weights computed, its packed attention as separate layers."""
-    try:
-        plain = copy.deepcopy(module)
-    except RuntimeError as error:
-        raise ModelError(
-            f"the module cannot be copied: {error}", where=type(module).__name__, mend="remove its weight norm first"
-        ) from error
+    # deepcopy refuses tensors that were computed with gradients: the old weight norm leaves them after each call.
+    computed = (value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor))
+    plain = copy.deepcopy(module, {id(value): value.detach().clone() for value in computed})
     plain = plain.to(torch.float32).eval().requires_grad_(requires_grad=False)
     for part in list(plain.modules()):
         if parametrize.is_parametrized(part):
             _compute_weights(part)
-    return expand_attention(plain).requires_grad_(requires_grad=False)
+        _drop_normalizing_hooks(part)
+    return expand_attention(plain_norms(plain)).requires_grad_(requires_grad=False)
 
 
 def _compute_weights(part: nn.Module) -> None:
@@ -278,6 +279,15 @@ def _compute_weights(part: nn.Module) -> None:
     part.__class__ = type(part).__bases__[0]
     for name, weight in weights.items():
         part.register_parameter(name, nn.Parameter(weight, requires_grad=False))
+
+
+def _drop_normalizing_hooks(part: nn.Module) -> None:
+    """Make a layer with PyTorch's old weight or spectral norm, a hook before each call, a plain one."""
+    for hook in list(part._forward_pre_hooks.values()):  # noqa: SLF001 - as PyTorch's own functions find them
+        if isinstance(hook, WeightNorm):
+            remove_weight_norm(part, hook.name)
+        elif isinstance(hook, SpectralNorm):
+            remove_spectral_norm(part, hook.name)
 
 
 def image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
