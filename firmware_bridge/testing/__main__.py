@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,6 @@ from firmware_bridge.testing.device import MemoryDevice
 from firmware_bridge.testing.faulty import Faults
 from firmware_bridge.testing.figures import fleet, goodput, hostile, stream
 from firmware_bridge.testing.simulation import Machine, simulate
-from firmware_bridge.testing.simulation.model import DiskMachine
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 bench = typer.Typer(help="Measure a figure.", no_args_is_help=True, add_completion=False)
@@ -34,6 +34,8 @@ Share = Annotated[float, typer.Option(min=0.0, max=1.0, help="Probability, per f
 PerBit = Annotated[float, typer.Option(min=0.0, max=1.0, help="Probability, per bit.")]
 Rate = Annotated[float, typer.Option(min=1.0, help="Bytes a second of the line.")]
 UART_3M = 300_000.0
+BOARD = "edge.device.simulation:Board"
+"""By name: the bridge imports nothing of what is built on it."""
 
 
 @app.command("simulate")
@@ -41,9 +43,11 @@ def simulate_command(
     seed: Annotated[int | None, typer.Option(help="Replay this seed.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Run this many seeds.")] = 300,
     first: Annotated[int, typer.Option(help="The first of them.")] = 0,
-    machine: Annotated[str, typer.Option(help="What the devices are, MODULE:NAME.")] = "",
+    machine: Annotated[str, typer.Option(help="What the devices are, MODULE:NAME.")] = BOARD,
+    device_log: Annotated[bool, typer.Option("--device-log", help="Show what the devices log.")] = False,
 ) -> None:
     """Simulate host, devices, lines and disks; of a seed that breaks a promise, print the line that replays it."""
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.INFO if device_log else logging.CRITICAL + 1)
     kind = _machine(machine)
     chosen = range(first, first + seeds) if seed is None else (seed,)
     begun, broken = time.monotonic(), 0
@@ -54,8 +58,11 @@ def simulate_command(
             print(f"seed {number}: {outcome.seconds:.3f} s, {outcome.frames} frames, {outcome.boots} boots; {ends}")
         if outcome.violations:
             broken += 1
-            again = f"python -m firmware_bridge.testing simulate --seed {number}"
-            print(f"seed {number} breaks a promise; replay: {again}{f' --machine {machine}' if machine else ''}")
+            of_kind = "" if machine == BOARD else f" --machine {machine}"
+            again = f"python -m firmware_bridge.testing simulate --seed {number}{of_kind}"
+            print(
+                f"seed {number} breaks a promise; replay: {again}{'' if machine == BOARD else f' --machine {machine}'}"
+            )
             for violation in outcome.violations:
                 print(f"  {violation}")
     print(f"{len(chosen)} seeds, {broken} broken, {time.monotonic() - begun:.1f} s")
@@ -64,8 +71,6 @@ def simulate_command(
 
 
 def _machine(name: str) -> Machine:
-    if not name:
-        return DiskMachine()
     module, _, attribute = name.partition(":")
     try:
         made: Machine = getattr(importlib.import_module(module), attribute)()

@@ -18,6 +18,7 @@ from boards import Board, load_board
 from edge.device.errors import StorageError
 from edge.device.recovery import MAX_STARTS
 from edge.device.supervisor import QUEUE_LIMIT, Supervisor
+from edge.device.surroundings import this_machine
 from firmware_bridge.errors import DeviceRefused
 from firmware_bridge.jobs import Failure, JobRequest, Progress, Result
 from firmware_bridge.wire.messages import FailureCode, RefusalCode
@@ -75,7 +76,8 @@ class Device:
     """A supervisor with a host at the other end, and what a host does."""
 
     def __init__(self, root: Path, board: Board, **options: Any) -> None:  # noqa: ANN401  the supervisor's
-        self.supervisor = Supervisor(root, board, **options)
+        self.supervisor = Supervisor(board, this_machine(root, board), **options)
+        self.supervisor.start()
         self.outbox = Outbox()
         self.supervisor.attach(self.outbox)
         self.supervisor.session_opened()
@@ -330,6 +332,20 @@ def test_a_job_that_takes_the_device_down_each_time_is_given_up(start: Starter, 
     assert "went down 3 times" in end.message
 
 
+def test_a_job_that_only_waited_is_not_blamed_when_the_device_goes_down(start: Starter, tmp_path: Path) -> None:
+    device = start()
+    device.deploy(toy_bundle(tmp_path, slots=1, steps=200, slow=0.01))
+    device.supervisor.submit(generate("guilty"))
+    device.supervisor.submit(generate("innocent"))
+    for _ in range(MAX_STARTS):
+        device.until(lambda steps=device.outbox.steps: bool(steps))
+        device = start()
+    guilty, innocent = device.run(generate("guilty"), generate("innocent"))
+    assert isinstance(guilty, Failure)
+    assert isinstance(innocent, Result)
+    assert "restarts" not in innocent.meta
+
+
 def test_a_job_of_another_bundle_does_not_go_on(start: Starter, tmp_path: Path) -> None:
     device = start()
     old, new = toy_bundle(tmp_path, "old", steps=4), toy_bundle(tmp_path, "new", steps=2000, slow=0.01)
@@ -544,7 +560,7 @@ def test_an_activation_waits_for_the_jobs_before_it(start: Starter, tmp_path: Pa
 def test_only_one_supervisor_has_the_folder(start: Starter, tmp_path: Path, board: Board) -> None:
     start()
     with pytest.raises(StorageError, match="another supervisor"):
-        Supervisor(tmp_path / "root", board)
+        this_machine(tmp_path / "root", board)
 
 
 def test_a_device_keeps_its_id_and_changes_its_boot_id(start: Starter) -> None:

@@ -22,7 +22,8 @@ from engine_selftest import needs_emulator
 from calib.inspection import anomaly_map
 from calib.noise import noise
 from calib.sampling import sample
-from edge.device.engine_process import EngineCommand, EngineProcess, EngineResult, ImageType
+from edge.device.engine import EngineResult, ImageType
+from edge.device.engine_process import EngineCommand, EngineProcess
 from edge.device.errors import EngineDied, EngineRefused
 from edge.toolchain import build_engine
 
