@@ -240,3 +240,39 @@ def test_computed_weights_are_made_plain() -> None:
     assert type(plain[0]) is nn.Linear
     x = torch.randn(2, 4)
     torch.testing.assert_close(plain(x), module(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+def test_the_old_normalizing_hooks_and_batch_norms_are_made_plain() -> None:
+    torch.manual_seed(6)
+    module = nn.Sequential(
+        nn.utils.weight_norm(nn.Conv1d(4, 5, 3)), nn.BatchNorm1d(5), nn.utils.spectral_norm(nn.Conv1d(5, 4, 1))
+    )
+    for _ in range(3):
+        module(3 * torch.randn(8, 4, 9) + 1)  # statistics, and weights that were computed with gradients
+    module.eval()
+    plain = plain_module(module)
+    x = torch.randn(2, 4, 9)
+    torch.testing.assert_close(plain(x), module(x))
+    assert not any(part._forward_pre_hooks for part in plain.modules())
+    assert [type(part).__name__ for part in plain] == ["Conv1d", "ChannelAffine", "Conv1d"]
+    assert type(module[1]) is nn.BatchNorm1d
+
+
+def test_a_model_may_ask_its_layers_for_their_weights_and_sizes() -> None:
+    class Asking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = nn.Linear(6, 6)
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            scale = self.mix.weight.abs().mean() / self.mix.in_features
+            return scale * self.mix(x.to(next(self.parameters()).dtype))
+
+    torch.manual_seed(7)
+    model = adapt(Asking(), sample_shape=(6,))
+    sampler = build_sampler("ddim", 5, model.schedule)
+    quantized = modulate(model, calibrate(model, sampler, CalibrationConfig(seeds=2, batch=2)))
+    x = start_generation(sampler, noise_batch([1], model.sample_shape))
+    exact = sample(model, sampler, x)
+    assert float((sample(quantized, sampler, x) - exact).square().mean()) < 1e-4 * float(exact.square().mean())
