@@ -60,9 +60,7 @@ def simulate_command(
             broken += 1
             of_kind = "" if machine == BOARD else f" --machine {machine}"
             again = f"python -m firmware_bridge.testing simulate --seed {number}{of_kind}"
-            print(
-                f"seed {number} breaks a promise; replay: {again}{'' if machine == BOARD else f' --machine {machine}'}"
-            )
+            print(f"seed {number} breaks a promise; replay: {again}")
             for violation in outcome.violations:
                 print(f"  {violation}")
     print(f"{len(chosen)} seeds, {broken} broken, {time.monotonic() - begun:.1f} s")
