@@ -98,6 +98,9 @@ class Engine(Protocol):
     def result(self, slot: int) -> EngineResult:
         """The finished job's output."""
 
+    def look(self, slot: int) -> bytes:
+        """The job's image as it stands, float32 LE [C,H,W]."""
+
     def snapshot(self, slot: int) -> bytes:
         """The whole state of a slot."""
 

@@ -62,6 +62,7 @@ class Kind(IntEnum):
     RESTORE = 0x06
     RELEASE = 0x07
     MEMORY = 0x08
+    LOOK = 0x09
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,14 @@ class EngineProcess:
         return EngineResult(
             body[:image_size], body[image_size:], score if has_map else None, novelty if has_novelty else None
         )
+
+    def look(self, slot: int) -> bytes:
+        """The job's image as it stands, float32 LE [C,H,W]. EngineRefused also by engines that cannot (error 1)."""
+        image = self._ask(Kind.LOOK, slot)
+        channels, height, width = self.info.shape
+        if len(image) != 4 * channels * height * width:
+            raise self._end(f"it showed an image of {len(image)} bytes")
+        return image
 
     def snapshot(self, slot: int) -> bytes:
         """The whole state of ``slot``, checksummed, for ``restore`` in an engine with the same program."""

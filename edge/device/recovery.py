@@ -84,7 +84,9 @@ def _look_at(
     except KitError as error:
         return _failure(FailureCode.INTERNAL, words(error)), None
     deadline = None if left is None else clock.monotonic() + left
-    return Outcome(), replace(job, priority=notes["priority"], deadline=deadline)
+    return Outcome(), replace(
+        job, priority=notes["priority"], deadline=deadline, preview_every=notes.get("preview_every", 0)
+    )
 
 
 def _failure(code: FailureCode, message: str) -> Outcome:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from edge.device.answers import refusal
 from edge.device.notes import Activation, Ended
-from firmware_bridge.jobs import Failure, Progress, Result
+from firmware_bridge.jobs import Failure, Preview, Progress, Result
 from firmware_bridge.wire.messages import FailureCode
 
 if TYPE_CHECKING:
     from edge.device.journal import Outcome
     from firmware_bridge.handler import Outbox
 
-Note = Progress | Ended | Activation
+Note = Progress | Preview | Ended | Activation
 _READ_WAKE = 4096
 
 
@@ -86,6 +86,9 @@ class Relay:
             if isinstance(note, Progress):
                 self._progress[note.job_id] = note
                 self._send_progress()
+            elif isinstance(note, Preview):
+                if self._outbox is not None and self._outbox.connected():
+                    self._outbox.preview(note)  # what there is no room for now is old when there is
             elif isinstance(note, Activation):
                 self._tell_activation(note)
             elif note.job_id in self._progress:

@@ -9,6 +9,7 @@ where that costs little, and may start from one.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from boards.errors import KitError
 from edge.device.engine import ImageType
 from edge.device.errors import Busy, EngineDied, EngineRefused, JobCancelled, JobExpired
 from edge.device.snapshots import Snapshot
+from firmware_bridge.limits import PREVIEW_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +52,7 @@ class Job:
     conditions: bytes = b""
     priority: int = 0
     deadline: float | None = None  # of the monotonic clock
+    preview_every: int = 0  # steps between two looks at its image; 0: none
     snapshot: Snapshot | None = None  # to go on from, if the engine takes it
 
 
@@ -70,6 +73,7 @@ class Totals:
     resumed_at: int | None = None
     snapshot_ns: int = 0  # of this process: what the last snapshot took
     since_snapshot_ns: int = 0  # and the steps since then
+    preview_due: float = 0.0  # of the scheduler's clock
 
     def add(self, report: StepReport) -> None:
         """Count one step."""
@@ -100,6 +104,9 @@ class Listener(Protocol):
 
     def progressed(self, job: Job, report: StepReport) -> None:
         """One step is done."""
+
+    def seen(self, job: Job, report: StepReport, image: bytes, shape: tuple[int, int, int]) -> None:
+        """What the job's image looks like after this step: float32 LE [C,H,W]. Only where the job wants it."""
 
     def kept(self, job: Job, snapshot: Snapshot) -> None:
         """The job may be continued from here."""
@@ -343,6 +350,7 @@ class Scheduler:
             totals.add(report)
             self._listener.progressed(job, report)
             if report.left:
+                self._look(engine, slot, report)
                 self._keep(engine, slot)
                 return
             result = engine.result(slot)
@@ -357,6 +365,19 @@ class Scheduler:
                 del self._running[slot]
             self._starved = False
             self._listener.finished(job, result, totals)
+
+    def _look(self, engine: Engine, slot: int, report: StepReport) -> None:
+        """Show the job's image where it is wanted, but not too often."""
+        job, totals = self._running[slot]
+        now = self._clock()
+        if not job.preview_every or (report.step - job.start + 1) % job.preview_every or now < totals.preview_due:
+            return
+        totals.preview_due = now + PREVIEW_SECONDS
+        try:
+            self._listener.seen(job, report, engine.look(slot), engine.info.shape)
+        except EngineRefused as error:
+            totals.preview_due = math.inf
+            log.warning("job %s: no previews: %s", job.job_id, error)
 
     def _keep(self, engine: Engine, slot: int) -> None:
         """Take a snapshot where it is worth its time."""

@@ -17,10 +17,11 @@ from edge.bundle import KIT_VERSION
 from edge.device.activation import Bundles
 from edge.device.answers import failure_code, refusal, words
 from edge.device.engine import NOVELTY_LIMIT
-from edge.device.errors import Busy, EngineDied, JobRejected, NoActiveBundle, StorageError
+from edge.device.errors import Busy, EngineDied, JobRejected, NoActiveBundle, OtherBundle, StorageError
 from edge.device.intake import Intake
 from edge.device.journal import Journal, Outcome
 from edge.device.notes import Activation, Ended, at_time, logged
+from edge.device.preview import shrink
 from edge.device.recovery import recover
 from edge.device.relay import Relay
 from edge.device.requests import read_job, request_bytes
@@ -29,8 +30,8 @@ from edge.device.snapshots import Snapshots
 from edge.device.standing import StandingFile
 from edge.device.store import Store
 from edge.device.trust import Gate
-from firmware_bridge.info import DeviceInfo
-from firmware_bridge.jobs import JobRequest, Progress
+from firmware_bridge.info import PREVIEW, DeviceInfo
+from firmware_bridge.jobs import JobRequest, Preview, Progress
 from firmware_bridge.limits import MAX_JOBS
 
 if TYPE_CHECKING:
@@ -148,9 +149,11 @@ class Supervisor:
             board=self.board.name,
             versions=versions,
             slots=self.board.slots,
+            credits=max(0, QUEUE_LIMIT - len(self._under_way)),
             memory_bytes=self.board.memory.budget_bytes,
             storage_free=self._store.blobs.free(),
             active_bundle=active_id,
+            capabilities=(PREVIEW,),
         )
 
     def session_opened(self) -> None:
@@ -194,7 +197,7 @@ class Supervisor:
         """Take a job, or say again how it ended.
 
         Raises:
-            DeviceRefused: BUSY, NO_ACTIVE_BUNDLE, UNSUPPORTED, BAD_INPUT.
+            DeviceRefused: BUSY, NO_ACTIVE_BUNDLE, OTHER_BUNDLE, UNSUPPORTED, BAD_INPUT.
         """
         request = request_bytes(job)
         try:
@@ -204,16 +207,24 @@ class Supervisor:
             active = self._bundles.active
             if active is None:
                 raise NoActiveBundle("no bundle is active", where=f"job {job.job_id}", mend="deploy one")
+            if job.bundle is not None and job.bundle != self._bundles.active_id:
+                raise OtherBundle(
+                    f"meant for bundle {job.bundle[:12]}, {(self._bundles.active_id or 'none')[:12]} is active",
+                    where=f"job {job.job_id}",
+                    mend="deploy that bundle, or send the job for any bundle",
+                )
             if self._activating:  # else a job checked against one bundle would run in the next
                 raise Busy("an activation is under way", where=f"job {job.job_id}", mend="wait for its end")
             ready = read_job(job, active.model, active.sampler.steps)
-            ready = replace(ready, priority=job.priority, deadline=at_time(self._on.clock.monotonic(), job.deadline))
+            deadline = at_time(self._on.clock.monotonic(), job.deadline)
+            ready = replace(ready, priority=job.priority, deadline=deadline, preview_every=job.preview_every)
             if len(self._under_way) >= QUEUE_LIMIT:
                 raise Busy(f"{len(self._under_way)} jobs are under way", mend="wait for one to end")
             notes = {
                 "bundle": self._bundles.active_id,
                 "priority": job.priority,
                 "deadline": at_time(self._on.clock.unix(), job.deadline),
+                "preview_every": job.preview_every,
             }
             with self._journal_lock:
                 self._journal.accept(job.job_id, request, notes)
@@ -252,6 +263,11 @@ class Supervisor:
                 self._journal.start(job.job_id)
         with logged(f"job {job.job_id}: the bundle's trial is not recorded"):
             self._bundles.job_begins(job.job_id)
+
+    def seen(self, job: Job, report: StepReport, image: bytes, shape: tuple[int, int, int]) -> None:
+        """What a job's image looks like."""
+        done = report.step - job.start + 1
+        self._relay.leave(Preview(job.job_id, done, done + report.left, *shrink(image, shape)))
 
     def kept(self, job: Job, snapshot: Snapshot) -> None:
         """A job may be continued from here after a restart."""

@@ -143,6 +143,15 @@ def test_eight_bit_pixels_mean_the_same_image(engine: EngineProcess) -> None:
     assert finish(engine, 0) == finish(engine, 1)
 
 
+def test_a_look_shows_the_sample_between_steps(engine: EngineProcess) -> None:
+    with pytest.raises(EngineRefused):
+        engine.look(0)
+    engine.begin(0, 7, 0, None)
+    for _ in range(2):
+        (x,) = run_steps(engine, 0, 1)
+        assert engine.look(0) == x.tobytes()
+
+
 def test_a_step_reports_what_it_did(engine: EngineProcess, program: Program) -> None:
     engine.begin(0, 3, 0, None)
     report = engine.step(0)

@@ -98,6 +98,10 @@ class ModelEngine:
         cut = 4 * prod(self._shape)
         return EngineResult(data[:cut], data[cut:], 0.5 if job.has_map else None)
 
+    def look(self, slot: int) -> bytes:
+        """The job's image as it stands."""
+        return hashlib.shake_128(self._job(slot).digest).digest(4 * prod(self._shape))
+
     def snapshot(self, slot: int) -> bytes:
         """The slot's state, for an engine of the same program."""
         job = self._job(slot)

@@ -15,7 +15,7 @@ from firmware_bridge.errors import BridgeError, DeviceRefused, LinkError
 from firmware_bridge.host import operations
 from firmware_bridge.host.endpoint import HostEndpoint
 from firmware_bridge.host.task import Task
-from firmware_bridge.jobs import Failure, JobRequest, Progress, Result
+from firmware_bridge.jobs import Failure, JobRequest, Result, UnderWay
 from firmware_bridge.testing.simulation.machine import Bundle, Nature
 from firmware_bridge.testing.simulation.scenario import Work
 from firmware_bridge.transfer import Source
@@ -163,7 +163,7 @@ class HostProcess:
 
     def _take_events(self) -> None:
         while (event := self.endpoint.take_event()) is not None:
-            if isinstance(event, Progress):
+            if isinstance(event, UnderWay):
                 continue
             self._queue.end(event)
             self.endpoint.taken(event.job_id)

@@ -16,6 +16,8 @@ _FIRST = (*(Nature.GOOD,) * 11, Nature.FATAL)
 _LATER = (Nature.GOOD, Nature.GOOD, Nature.REFUSED, Nature.FATAL)
 _DEADLINES = 0.1
 """Share of jobs that have one."""
+_PREVIEWS = 0.2
+"""Share of jobs whose images somebody watches."""
 
 
 class Trouble(enum.Enum):
@@ -118,6 +120,8 @@ def _work(machine: Machine, chance: random.Random, device: int) -> Work:
         job = replace(machine.job(chance, f"job-{device}-{number}"), priority=chance.randint(0, 3))
         if chance.random() < _DEADLINES:
             job = replace(job, deadline=chance.uniform(0.2, 20))
+        if chance.random() < _PREVIEWS:
+            job = replace(job, preview_every=chance.randint(1, 4))
         jobs.append((chance.uniform(0, 18), job))
     return Work(bundles, deploy_at, tuple(jobs))
 
