@@ -24,3 +24,9 @@ class SomeJobsFailed(BridgeError):  # noqa: N818  names what happened
     """At least one of the jobs that were sent did not end in a result."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.JOB_FAILED
+
+
+class WrongInput(SomeJobsFailed):
+    """Some jobs failed, each of them because of its own input."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.JOB_INPUT

@@ -44,7 +44,7 @@ def expect(reply: messages.Reply, kind: type[M]) -> M:
 def refusal_error(refused: messages.Refused, where: str) -> BridgeError:
     """The error that a refusal is for the caller."""
     if refused.reason == RefusalCode.BAD_INPUT:
-        return JobInputError(refused.reason, refused.message, where=where)
+        return JobInputError(FailureCode.BAD_INPUT, refused.message, where=where)
     mend = _MENDS.get(refused.reason, "")
     return DeviceRefused(refused.reason, f"the device refuses: {refused.message}", where=where, mend=mend)
 
