@@ -91,8 +91,9 @@ def _halve(plane: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]
 def novelty_table(references: torch.Tensor) -> NoveltyTable | None:
     """Learn what images look like.
 
-    The limit is the largest distance of a reference from the others, times 3, or times 48/N where N, the number of
-    references, is below 16: the fewer there are, the likelier the next one is farther out than all of them.
+    The limit is the largest distance of a reference from the others (at least the F that F statistics have on average),
+    times 3, or times 48/N where N, the number of references, is below 16: the fewer there are, the likelier the next one
+    is farther out than all of them.
 
     Args:
         references: float32 [N, C, H, W].
@@ -107,8 +108,8 @@ def novelty_table(references: torch.Tensor) -> NoveltyTable | None:
     others = [torch.cat([seen[:i], seen[i + 1 :]]) for i in range(count)]
     distances = [_whitening(other) @ (seen[i] - other.mean(0)) for i, other in enumerate(others)]
     farthest = max(float(distance.square().sum()) for distance in distances)
-    limit = farthest * max(LEAST_MARGIN, MARGIN_REFERENCES / count)
-    return NoveltyTable(seen.mean(0).float(), (_whitening(seen) / limit**0.5).float())
+    limit = max(farthest, seen.shape[1]) * max(LEAST_MARGIN, MARGIN_REFERENCES / count)
+    return NoveltyTable(seen.mean(0).float(), (_whitening(seen) / limit**0.5).float().contiguous())
 
 
 def _whitening(seen: torch.Tensor) -> torch.Tensor:

@@ -61,7 +61,7 @@ def random_crops(images: NDArray[np.uint8], count: int, rng: np.random.Generator
     return crops / np.float32(127.5) - np.float32(1)
 
 
-def reference_images(count: int = 64) -> NDArray[np.float32]:
+def reference_images(count: int = 96) -> NDArray[np.float32]:
     """Crops of the training part, what inspected images are compared with; float32 [count, 1, 64, 64] in [-1, 1]."""
     return random_crops(load_surfaces().train, count, np.random.default_rng(0))
 

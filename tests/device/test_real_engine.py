@@ -228,9 +228,10 @@ def test_this_machines_engine_foretells_the_devices_bits(client: Client, made: M
     requests = [generate("foretold-a", 51), inspection("foretold-b", 52, 3, pixels)]
     outcomes = []
     for job, request in zip(jobs, requests, strict=True):
-        values = np.frombuffer(client.run(request).payload, "<f4")
+        seen = client.run(request)
+        values = np.frombuffer(seen.payload, "<f4")
         anomalies = values[256:].reshape(16, 16) if job.image is not None else None
-        outcomes.append(Outcome(job, values[:256].reshape(SHAPE), anomalies, {}))
+        outcomes.append(Outcome(job, values[:256].reshape(SHAPE), anomalies, seen.meta))
     assert bit_equal(made.bundle, made.engine, outcomes, Stages()) == [True, True]
     other = outcomes[1].x.copy()
     other.view("u4")[0, 7, 7] ^= 1
