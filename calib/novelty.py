@@ -92,8 +92,8 @@ def novelty_table(references: torch.Tensor) -> NoveltyTable | None:
     """Learn what images look like.
 
     The limit is the largest distance of a reference from the others (at least the F that F statistics have on average),
-    times 3, or times 48/N where N, the number of references, is below 16: the fewer there are, the likelier the next one
-    is farther out than all of them.
+    times 3, or times 48/N where N, the number of references, is below 16: the fewer there are, the likelier the next
+    one is farther out than all of them.
 
     Args:
         references: float32 [N, C, H, W].
