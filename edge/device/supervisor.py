@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from boards import Board
     from edge.device.engine import EngineResult, StepReport
-    from edge.device.scheduler import Job, Totals
+    from edge.device.job import Job, Totals
     from edge.device.snapshots import Snapshot
     from edge.device.standing import Standing
     from edge.device.surroundings import Surroundings

@@ -13,17 +13,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import cbor2
 
 from firmware_bridge import limits
+from firmware_bridge.closing import Closing
 from firmware_bridge.errors import LocalProtocolError
 from firmware_bridge.info import DeviceInfo
 from firmware_bridge.jobs import Failure, JobRequest, Result
 from firmware_bridge.queue.errors import QueueFault, QueueFull
-from firmware_bridge.queue.records import DeviceRecord, JobRecord, Limits, NewJob, Outcome, State
+from firmware_bridge.queue.records import DeviceRecord, JobRecord, Limits, NewJob, Outcome, State, Stuck
 from firmware_bridge.queue.schema import open_database
 from firmware_bridge.wire.messages import FailureCode
 
@@ -38,7 +38,7 @@ _LOOK: Final = 0.2
 """Seconds between two looks for what another process has changed."""
 
 
-class JobQueue:
+class JobQueue(Closing):
     """The queue in one file; open it as often as needed, from as many processes.
 
     Args:
@@ -62,16 +62,6 @@ class JobQueue:
         """Give the file back."""
         with self._changed:
             self._database.close()
-
-    def __enter__(self) -> Self:
-        """The queue itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Closes."""
-        self.close()
 
     # ------------------------------------------------------------------ producers
 
@@ -265,6 +255,17 @@ class JobQueue:
                 " WHERE state = 'held' AND holder = device_id) FROM devices ORDER BY seen DESC"
             ).fetchall()
         return [DeviceRecord(*row) for row in rows]
+
+    def stuck(self) -> list[Stuck]:
+        """Waiting jobs for a device, or for a bundle, that none of the devices seen so far is or runs."""
+        with self._changed, self._faults():
+            rows = self._database.execute(
+                "SELECT device, bundle, count(*) FROM jobs WHERE state = 'waiting'"
+                " AND (device IS NOT NULL OR bundle IS NOT NULL) AND NOT EXISTS (SELECT 1 FROM devices d"
+                " WHERE coalesce(jobs.device, d.device_id) = d.device_id AND coalesce(jobs.bundle, d.bundle, '') ="
+                " coalesce(d.bundle, '')) GROUP BY device, bundle"
+            ).fetchall()
+        return [Stuck(*row) for row in rows]
 
     def age(self, seen: float) -> float:
         """Seconds since a device was seen."""
