@@ -23,7 +23,7 @@ from firmware_bridge.testing import ptyline
 from firmware_bridge.testing.device import MemoryDevice
 from firmware_bridge.testing.faulty import Faults
 from firmware_bridge.testing.figures import fleet, goodput, hostile, stream
-from firmware_bridge.testing.simulation import Machine, simulate
+from firmware_bridge.testing.simulation import Machine, cut, simulate
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 bench = typer.Typer(help="Measure a figure.", no_args_is_help=True, add_completion=False)
@@ -33,6 +33,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program t
 Share = Annotated[float, typer.Option(min=0.0, max=1.0, help="Probability, per frame.")]
 PerBit = Annotated[float, typer.Option(min=0.0, max=1.0, help="Probability, per bit.")]
 Rate = Annotated[float, typer.Option(min=1.0, help="Bytes a second of the line.")]
+Seconds = Annotated[float, typer.Option(min=0.0, help="How long it lasts at most.")]
 UART_3M = 300_000.0
 BOARD = "edge.device.simulation:Board"
 """By name: the bridge imports nothing of what is built on it."""
@@ -58,14 +59,45 @@ def simulate_command(
             print(f"seed {number}: {outcome.seconds:.3f} s, {outcome.frames} frames, {outcome.boots} boots; {ends}")
         if outcome.violations:
             broken += 1
-            of_kind = "" if machine == BOARD else f" --machine {machine}"
-            again = f"python -m firmware_bridge.testing simulate --seed {number}{of_kind}"
+            again = f"python -m firmware_bridge.testing simulate --seed {number}{_named(machine)}"
             print(f"seed {number} breaks a promise; replay: {again}")
             for violation in outcome.violations:
                 print(f"  {violation}")
     print(f"{len(chosen)} seeds, {broken} broken, {time.monotonic() - begun:.1f} s")
     if broken:
         sys.exit(1)
+
+
+@app.command("cuts")
+def cuts_command(
+    seeds: Annotated[int, typer.Option(min=1, help="Cut everything this often, by other seeds.")] = 1,
+    first: Annotated[int, typer.Option(help="The first seed.")] = 1,
+    operation: Annotated[int | None, typer.Option(min=1, help="Cut only in this operation.")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Cut in each n-th operation.")] = 1,
+    machine: Annotated[str, typer.Option(help="What the device is, MODULE:NAME.")] = BOARD,
+) -> None:
+    """Cut the power in every disk operation of uploads, activations, jobs and a rollback, once each."""
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.CRITICAL + 1)
+    kind, done, broken, begun = _machine(machine), 0, 0, time.monotonic()
+    for seed in range(first, first + seeds):
+        whole = cut(kind, None, seed)
+        for number in range(1, whole.operations + 1, every) if operation is None else (operation,):
+            outcome = cut(kind, number, seed)
+            done += 1
+            if outcome.violations:
+                broken += 1
+                again = f"python -m firmware_bridge.testing cuts --first {seed} --operation {number}{_named(machine)}"
+                print(f"a cut in operation {number} breaks a promise; replay: {again}")
+                for violation in outcome.violations:
+                    print(f"  {violation}")
+        print(f"seed {seed}: {whole.operations} operations, {whole.ends}", flush=True)
+    print(f"{done} power cuts, {broken} broken, {time.monotonic() - begun:.1f} s")
+    if broken:
+        sys.exit(1)
+
+
+def _named(machine: str) -> str:
+    return "" if machine == BOARD else f" --machine {machine}"
 
 
 def _machine(name: str) -> Machine:
@@ -82,13 +114,29 @@ def line(
     *,
     loss: Share = 0.0,
     duplication: Share = 0.0,
+    reordering: Share = 0.0,
     bit_errors: PerBit = 0.0,
     boot_log: Share = 0.0,
+    burst: Share = 0.0,
+    burst_seconds: Seconds = 0.02,
+    stall: Share = 0.0,
+    stall_seconds: Seconds = 3.0,
     bytes_per_second: Annotated[float | None, typer.Option(min=1.0, help="The line's rate.")] = None,
     seed: Annotated[int, typer.Option(help="Replays the faults.")] = 1,
 ) -> None:
     """Be a faulty serial line: print the paths of its two ends, end when standard input closes."""
-    faults = Faults(loss, duplication, 0.0, bit_errors, boot_log, bytes_per_second=bytes_per_second)
+    faults = Faults(
+        loss=loss,
+        duplication=duplication,
+        reordering=reordering,
+        bit_errors=bit_errors,
+        boot_log=boot_log,
+        burst=burst,
+        burst_seconds=burst_seconds,
+        stall=stall,
+        stall_seconds=stall_seconds,
+        bytes_per_second=bytes_per_second,
+    )
     ptyline.run(faults, seed)
 
 

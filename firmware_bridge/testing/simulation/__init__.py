@@ -5,8 +5,9 @@ The host's code is the real one (`HostEndpoint`), and so is the device's (`Devic
 `python -m firmware_bridge.testing simulate --seed N` replays a run.
 """
 
+from firmware_bridge.testing.simulation.cuts import cut
 from firmware_bridge.testing.simulation.machine import Bundle, Machine, Nature, SimulatedDevice
 from firmware_bridge.testing.simulation.scenario import Scenario
 from firmware_bridge.testing.simulation.world import Outcome, simulate
 
-__all__ = ["Bundle", "Machine", "Nature", "Outcome", "Scenario", "SimulatedDevice", "simulate"]
+__all__ = ["Bundle", "Machine", "Nature", "Outcome", "Scenario", "SimulatedDevice", "cut", "simulate"]

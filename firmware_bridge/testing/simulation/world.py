@@ -44,6 +44,7 @@ class Outcome:
     frames: int
     boots: int
     ends: dict[str, int] = field(default_factory=dict)
+    operations: int = 0
 
 
 @dataclass
@@ -279,8 +280,17 @@ def simulate(machine: Machine, seed: int) -> Outcome:
         machine: what the devices are.
         seed: everything follows from it.
     """
-    scenario = Scenario.draw(machine, seed)
-    chance = random.Random(~seed)  # noqa: S311  a simulation wants the same numbers again
+    return play(machine, Scenario.draw(machine, seed))
+
+
+def play(machine: Machine, scenario: Scenario) -> Outcome:
+    """Run a scenario to its end.
+
+    Args:
+        machine: what the devices are.
+        scenario: what they go through; its seed decides what it leaves open.
+    """
+    chance = random.Random(~scenario.seed)  # noqa: S311  a simulation wants the same numbers again
     stations = [Station(machine, scenario, number, chance) for number in range(len(scenario.work))]
     events = list(scenario.events)
     now, is_healed = 0.0, False
@@ -312,4 +322,6 @@ def simulate(machine: Machine, seed: int) -> Outcome:
     every = [end for station in stations for end in station.queue.ends.values()]
     ends = Counter("result" if isinstance(end, Result) else FailureCode(end.code).name.lower() for end in every)
     frames = sum(line.sent for station in stations for line in (station.to_device, station.to_host))
-    return Outcome(seed, violations, now, frames, sum(station.boots for station in stations), dict(ends))
+    operations = sum(station.disk.operations for station in stations)
+    boots = sum(station.boots for station in stations)
+    return Outcome(scenario.seed, violations, now, frames, boots, dict(ends), operations)
