@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 PARAMETER_SHARE = 0.01
 """Weights outside linear layers that are a larger part of the model than this are worth a line in the report."""
 
+NO_KERNEL = (nn.Conv3d, nn.ConvTranspose3d)
+"""ExecuTorch exports these, and refuses them when it runs."""
+
 
 @dataclass(frozen=True)
 class Support:
@@ -78,6 +81,10 @@ def check_supported(model: PretrainedModel) -> Support:
     Raises:
         ModelError: it cannot; says in which module, and why.
     """
+    for name, part in model.denoiser.named_modules():
+        if isinstance(part, NO_KERNEL):
+            what = f"the device's runtime has no kernel for {type(part).__name__}"
+            raise ModelError(what, where=name, mend="write it as convolutions over two of its dimensions")
     support = survey(model)
     inside: list[str] = []
     with _following(model.denoiser, inside), torch.no_grad():

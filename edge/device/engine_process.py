@@ -178,6 +178,11 @@ class EngineProcess:
         head = _BEGIN.pack(seed, start, image is not None, kind, 0)
         self._ask(Kind.BEGIN, slot, head + (image or b"") + conditions)
 
+    @property
+    def log(self) -> tuple[str, ...]:
+        """The last lines that the engine wrote on stderr, all of them once it is closed."""
+        return tuple(self._lines)
+
     def step(self, slot: int) -> StepReport:
         """Run one sampler step of the job in ``slot``."""
         return StepReport(*self._fields(_STEP, self._ask(Kind.STEP, slot, timeout=self._timeouts.step)))

@@ -130,3 +130,17 @@ def test_no_hook_stays_behind() -> None:
     model = adapt(nn.Linear(4, 4), sample_shape=(2, 4), call=lambda net, x, t: net(x))
     check_supported(model)
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.denoiser.modules())
+
+
+def test_a_layer_that_the_device_cannot_run_is_named() -> None:
+    class Frames(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix, self.over_time = nn.Linear(4, 4), nn.Conv3d(1, 1, 3, padding=1)
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return self.over_time(self.mix(x)) * t[:, None, None, None, None]
+
+    model = adapt(Frames(), sample_shape=(1, 3, 4, 4))
+    with pytest.raises(ModelError, match=r"net\.over_time: .*no kernel for Conv3d"):
+        check_supported(model)

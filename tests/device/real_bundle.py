@@ -106,7 +106,7 @@ def make(model_folder: Path, folder: Path) -> Made:
     from calib.novelty import novelty_table
     from calib.samplers import build_sampler
     from edge.lower.export import lower
-    from edge.lower.golden import exact_golden
+    from edge.lower.golden import engine_golden
     from edge.toolchain import build_engine
 
     model = load_model(model_folder)
@@ -141,7 +141,7 @@ def make(model_folder: Path, folder: Path) -> Made:
     unfinished = Made(Bundle(folder, manifest, ""), modulated, sampler, program, engine, novelty)
     test, golden = manifest.golden, unfinished.inspect(np.zeros(SHAPE, np.float32), 5, start)
     assert program.exact
-    test, golden = exact_golden(test, golden, program, engine)
+    test, golden = engine_golden(test, golden, program, engine)
     contents = Contents(
         dataclasses.replace(manifest, golden=test), program.data, [file.path for file in engine.files], golden
     )

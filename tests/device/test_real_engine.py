@@ -19,7 +19,7 @@ from edge.deploy.predict import bit_equal
 from edge.deploy.stream import Job, Outcome
 from edge.device.selftest import psnr
 from edge.errors import EngineError
-from edge.lower.golden import exact_golden
+from edge.lower.golden import engine_golden
 from edge.virtual import VirtualBoard, virtual_board
 from firmware_bridge.client import Client
 from firmware_bridge.errors import DeviceRefused, JobInputError
@@ -243,7 +243,7 @@ def test_an_engine_far_from_the_oracle_cannot_make_a_golden_output(made: Made) -
     oracle = np.frombuffer(made.inspect(np.zeros(SHAPE, np.float32), 5, 3), "<f4")
     far = (oracle + np.float32(0.01)).tobytes()
     with pytest.raises(EngineError, match=r"46\.0 dB of the oracle in the self-test, 60\.0 dB are needed"):
-        exact_golden(made.bundle.manifest.golden, far, made.program, made.engine)
+        engine_golden(made.bundle.manifest.golden, far, made.program, made.engine)
 
 
 def test_a_program_that_is_cut_short_is_refused(client: Client, made: Made, tmp_path: Path) -> None:

@@ -10,12 +10,16 @@ import any_models as models
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from calib import build_sampler, calibrate, check_supported, modulate, noise_batch, sample, start_generation
+from calib import adapt, build_sampler, calibrate, check_supported, modulate, noise_batch, sample, start_generation
 from calib.adapters import PretrainedModel
 from calib.calibration import CalibrationConfig
 from edge.device.engine_process import EngineCommand, EngineProcess
+from edge.errors import EngineError
+from edge.lower import simplify
 from edge.lower.export import lower
+from edge.lower.golden import engine_golden, golden_test
 from edge.toolchain import build_engine
 
 SEEDS = (5, 6)
@@ -59,6 +63,21 @@ def test_the_engine_computes_what_the_reference_does(case: str, tmp_path: Path) 
         x = start_generation(sampler, noise_batch([seed], model.sample_shape))
         expected = sample(modulated, sampler, x, seeds=[seed], conditions=given)
         assert decibels(torch.from_numpy(image.copy()).reshape(expected.shape), expected) > LEAST_DB
+
+
+def test_a_program_that_the_runtime_cannot_run_is_refused_before_a_board_sees_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(simplify, "settle_orders", lambda _: None)  # what made kernels refuse mixed orders
+    torch.manual_seed(18)
+    net = nn.Sequential(nn.Conv2d(1, 8, 1), nn.PixelShuffle(2), nn.Conv2d(2, 1, 3, stride=2, padding=1))
+    model = adapt(net, sample_shape=(1, 6, 5), call=lambda net, x, _: net[2](net[1](net[0](x))[..., :11, :9]))
+    sampler = build_sampler("ddim", 2, model.schedule)
+    modulated = modulate(model, calibrate(model, sampler, CalibrationConfig(seeds=2, batch=2)))
+    program = lower(modulated, sampler, model.sample_shape)
+    test, oracle = golden_test(3, model, modulated, sampler)
+    with pytest.raises(EngineError, match=r"cannot run the program: .* \(aten::"):
+        engine_golden(test, oracle, program, build_engine("host"))
 
 
 def packed(given: dict[str, torch.Tensor]) -> bytes:
