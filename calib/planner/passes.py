@@ -43,6 +43,8 @@ class LayerPasses:
         exponents: of the one main pass, a step; only those of live steps count.
         live: the steps at which it runs, 0 first.
         price: work of one more pass, in full steps.
+        exact: whether it does the anchor's two passes whenever it runs, as the smallest layers do.
+        residual_plane: whether residual passes may be bought.
         twice: live steps with two main passes.
         residual: live steps with a residual pass.
         mode: delta or direct.
@@ -53,12 +55,16 @@ class LayerPasses:
     exponents: Sequence[int]
     live: Sequence[int]
     price: float
+    exact: bool = False
+    residual_plane: bool = True
     twice: set[int] = field(default_factory=set)
     residual: set[int] = field(default_factory=set)
     mode: Mode = Mode.DELTA
 
     def __post_init__(self) -> None:
         steps = len(self.exponents)
+        if self.exact:
+            self.twice |= set(self.live)
         self._input_gain, self._output_gain = self.seen.input_gain.numpy(), self.seen.output_gain.numpy()
         following = [*self.live[1:], steps]
         held = {j: slice(j, end) for j, end in zip(self.live, following, strict=True)}
@@ -98,7 +104,7 @@ class LayerPasses:
             for j in self.live
             if j not in self.twice
         ]
-        if self.mode is Mode.DELTA:
+        if self.mode is Mode.DELTA and self.residual_plane:
             before = self._weight_error(self.residual)
             # The first residual pass is the anchor's: without one the plane's lattice would start late.
             steps = [j for j in self.live if j not in self.residual] if self.residual else [0]
@@ -120,6 +126,8 @@ class LayerPasses:
         return LayerPlan(self.mode, (anchor, *rows[1:]), anchor)
 
     def _exponents(self, j: int, twice: bool) -> tuple[int, ...]:
+        if self.exact and self.mode is Mode.DELTA:
+            return anchor_exponents(self.weights.lattice_bits)
         first = coarse_exponent(self.weights.lattice_bits) if j == 0 or self.mode is Mode.DIRECT else self.exponents[j]
         return (first, max(0, first - FINE)) if twice else (first,)
 
