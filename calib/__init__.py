@@ -12,6 +12,7 @@ from calib.noise import noise, noise_batch
 from calib.samplers import Sampler, build_sampler
 from calib.sampling import sample, start_generation, start_inspection
 from calib.schedules import ContinuousSchedule, NoiseSchedule, edm, flow, ve, vp
+from calib.sources import read_model
 from calib.storage import load_calibration, save_calibration
 from calib.support import Support, check_supported
 
@@ -38,6 +39,7 @@ __all__ = [
     "modulate",
     "noise",
     "noise_batch",
+    "read_model",
     "sample",
     "save_calibration",
     "start_generation",

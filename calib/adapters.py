@@ -10,16 +10,21 @@ import copy
 import dataclasses
 import hashlib
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from calib.attention import expand_attention
 from calib.errors import ModelError
+from calib.norms import plain_norms
 from calib.schedules import ContinuousSchedule, NoiseSchedule, Prediction, Schedule, edm, flow, read_prediction, ve, vp
 
 Call: TypeAlias = Callable[..., object]
@@ -153,6 +158,7 @@ def adapt(
     prediction: str | Prediction | None = None,
     time: TimeName | Schedule = "discrete",
     conditions: Mapping[str, torch.Tensor] | None = None,
+    unconditional: Mapping[str, torch.Tensor] | None = None,
     call: Call | None = None,
     name: str | None = None,
 ) -> PretrainedModel:
@@ -169,6 +175,7 @@ def adapt(
             their usual constants, or a schedule of ``calib.schedules`` with yours.
         conditions: example tensors of what else the module takes, by keyword: ``[K, ...]``, K examples each. Several
             of them, all different, show calibration how far the conditions reach.
+        unconditional: what stands for "no condition" in guidance, by name, ``[1, ...]``.
         call: where the module is called otherwise: ``(module, x, t, **conditions)``.
         name: for reports; the module's class where None.
 
@@ -185,8 +192,9 @@ def adapt(
     plain = plain_module(module)
     denoiser = AdaptedDenoiser(plain, shape, tuple(examples), call).eval().requires_grad_(requires_grad=False)
     title = name if name is not None else type(module).__name__
-    digest = content_hash(plain, [str(shape), _describe(schedule)], examples)
-    model = PretrainedModel(denoiser, schedule, image_shape(shape), title, digest, (), examples)
+    free = {key: _free(key, tensor, examples) for key, tensor in (unconditional or {}).items()}
+    digest = content_hash(plain, [str(shape), _describe(schedule), code_hash(module, call)], examples)
+    model = PretrainedModel(denoiser, schedule, image_shape(shape), title, digest, (), examples, free)
     check_runs(model)
     return model
 
@@ -203,16 +211,18 @@ def guided(
             zeros where it says nothing.
 
     Raises:
-        ModelError: a model without conditions, or an unconditional tensor that does not fit.
+        ModelError: a model without conditions, an unconditional tensor that does not fit, or none for whole numbers:
+            0 is a class like any other.
     """
     if not model.conditions:
         raise ModelError("guidance needs a model with conditions", where=model.name)
-    free: dict[str, torch.Tensor] = {}
+    known = {**model.unconditional, **(unconditional or {})}
+    free = {name: _free(name, tensor, model.conditions) for name, tensor in known.items()}
     for name, examples in model.conditions.items():
-        given = {**model.unconditional, **(unconditional or {})}.get(name, torch.zeros_like(examples[:1]))
-        if given.shape != examples[:1].shape:
-            raise ModelError(f"{tuple(given.shape)} instead of {tuple(examples[:1].shape)}", where=f"condition {name}")
-        free[name] = given.to(examples.dtype)
+        if name not in free and not examples.is_floating_point():
+            mend = "give its value as `unconditional`, to calib.guided or to calib.adapt"
+            raise ModelError('nothing stands for "no condition"', where=f"condition {name}", mend=mend)
+        free.setdefault(name, torch.zeros_like(examples[:1]))
     denoiser = GuidedDenoiser(model.denoiser, scale, free).eval().requires_grad_(requires_grad=False)
     digest = content_hash(nn.Module(), [model.content_hash, repr(scale)], free)
     guided_model = dataclasses.replace(model, denoiser=denoiser, content_hash=digest)
@@ -246,17 +256,15 @@ def check_conditions(
 
 def plain_module(module: nn.Module) -> nn.Module:
     """A float32 copy in eval mode, its parametrized weights computed, its packed attention as separate layers."""
-    try:
-        plain = copy.deepcopy(module)
-    except RuntimeError as error:
-        raise ModelError(
-            f"the module cannot be copied: {error}", where=type(module).__name__, mend="remove its weight norm first"
-        ) from error
+    # deepcopy refuses tensors that were computed with gradients: the old weight norm leaves them after each call.
+    computed = (value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor))
+    plain = copy.deepcopy(module, {id(value): value.detach().clone() for value in computed})
     plain = plain.to(torch.float32).eval().requires_grad_(requires_grad=False)
     for part in list(plain.modules()):
         if parametrize.is_parametrized(part):
             _compute_weights(part)
-    return expand_attention(plain).requires_grad_(requires_grad=False)
+        _drop_normalizing_hooks(part)
+    return expand_attention(plain_norms(plain)).requires_grad_(requires_grad=False)
 
 
 def _compute_weights(part: nn.Module) -> None:
@@ -271,6 +279,15 @@ def _compute_weights(part: nn.Module) -> None:
     part.__class__ = type(part).__bases__[0]
     for name, weight in weights.items():
         part.register_parameter(name, nn.Parameter(weight, requires_grad=False))
+
+
+def _drop_normalizing_hooks(part: nn.Module) -> None:
+    """Make a layer with PyTorch's old weight or spectral norm, a hook before each call, a plain one."""
+    for hook in list(part._forward_pre_hooks.values()):  # noqa: SLF001 - as PyTorch's own functions find them
+        if isinstance(hook, WeightNorm):
+            remove_weight_norm(part, hook.name)
+        elif isinstance(hook, SpectralNorm):
+            remove_spectral_norm(part, hook.name)
 
 
 def image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
@@ -322,6 +339,23 @@ def content_hash(module: nn.Module, words: Sequence[str], tensors: Mapping[str, 
     return digest.hexdigest()
 
 
+def code_hash(*parts: object) -> str:
+    """SHA-256 (hex) over the files in which functions, and the classes of a module and of what it holds, are written.
+
+    Two networks with the same layers and weights may compute different things. PyTorch's own files do not count, and
+    what was typed into an interpreter cannot be seen.
+    """
+    owners: list[object] = []
+    for part in parts:
+        within = part.modules() if isinstance(part, nn.Module) else ()
+        owners += [part, *(kind for module in within for kind in type(module).__mro__)]
+    names = {str(getattr(owner, "__module__", None)) for owner in owners}
+    modules = [sys.modules.get(name) for name in names if name.partition(".")[0] != "torch"]
+    files = {Path(getattr(module, "__file__", None) or "") for module in modules}
+    contents = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file())
+    return hashlib.sha256("\n".join(contents).encode()).hexdigest()
+
+
 def _describe(schedule: Schedule) -> str:
     """What a schedule's numbers are; the sampler's tables hold the rest."""
     if isinstance(schedule, ContinuousSchedule):
@@ -340,6 +374,17 @@ def _first_tensor(out: object) -> torch.Tensor:
     if isinstance(out, tuple | list) and out and isinstance(out[0], torch.Tensor):
         return out[0]
     raise ModelError(f"the module gives a {type(out).__name__} instead of a tensor", where="adapt")
+
+
+def _free(name: str, tensor: torch.Tensor, examples: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """What stands for "no condition", as the examples are: ``[1, ...]``."""
+    if name not in examples:
+        takes = ", ".join(examples) or "none"
+        raise ModelError("the model has no such condition", where=f"condition {name}", mend=f"it takes {takes}")
+    wanted = examples[name][:1]
+    if tensor.shape != wanted.shape:
+        raise ModelError(f"{tuple(tensor.shape)} instead of {tuple(wanted.shape)}", where=f"condition {name}")
+    return tensor.detach().to(wanted.dtype)
 
 
 def _example(name: str, tensor: torch.Tensor) -> torch.Tensor:

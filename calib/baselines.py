@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from calib.operators import bias_of, operator_of, weight_of
+from calib.standin import StandIn
 from calib.weights import quantize_weight
 
 EIGHT_BITS = 8
 
 
-class DirectLayer(nn.Module):
+class DirectLayer(StandIn):
     """A layer with INT8 weights (one scale an output channel) whose whole input is quantized at each step.
 
     The integers are simulated in float32: codes are exact, their products and sums are rounded as floats are.
@@ -36,8 +37,9 @@ class DirectLayer(nn.Module):
         self.operator, _ = operator_of(module)
         main, _, scale = quantize_weight(self.operator, weight_of(module))
         rows = self.operator.per_channel(main.to(torch.float32)) * scale[:, None]
-        self.weight = self.operator.from_per_channel(rows, main.shape).contiguous()
-        self.bias = self.operator.channel_shape(bias_of(module))
+        self.quantized = self.operator.from_per_channel(rows, main.shape).contiguous()
+        self.shift = self.operator.channel_shape(bias_of(module))
+        self.stand_in_for(module)
         self.levels = 2**bits - 1
         self.edges = edges
         self.one_dimensional = isinstance(module, nn.Conv1d | nn.ConvTranspose1d)
@@ -52,8 +54,8 @@ class DirectLayer(nn.Module):
             low, high = (torch.tensor(edge, dtype=torch.float32) for edge in self.edges)
         values = fake_quantize(x, low, high, self.levels)
         if self.one_dimensional:
-            return (self.operator(values.unsqueeze(-2), self.weight) + self.bias).squeeze(-2)
-        return self.operator(values, self.weight) + self.bias
+            return (self.operator(values.unsqueeze(-2), self.quantized) + self.shift).squeeze(-2)
+        return self.operator(values, self.quantized) + self.shift
 
 
 def fake_quantize(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor, levels: int) -> torch.Tensor:

@@ -27,6 +27,7 @@ from calib.lattice import (
 from calib.operators import operator_of, plain_type
 from calib.plan import Mode
 from calib.reuse import ReusePoint, attached
+from calib.standin import StandIn
 
 if TYPE_CHECKING:
     from calib.adapters import PretrainedModel
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from calib.weights import LayerWeights
 
 
-class ModulatedLayer(nn.Module):
+class ModulatedLayer(StandIn):
     """Base of the modulated layers: a quantized operator, its plan and the state of the running job.
 
     Args:
@@ -220,6 +221,7 @@ def modulate(model: nn.Module | PretrainedModel, calibration: Calibration) -> Mo
                 mend="calibrate this model anew",
             )
         layers[name] = MODULATED[kind](operator, weights, plan)
+        layers[name].stand_in_for(module)
         parent, _, child = name.rpartition(".")
         setattr(modules[parent], child, layers[name])
     for name in calibration.plan.points:

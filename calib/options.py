@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
@@ -14,8 +13,8 @@ from rich.progress import Progress, TaskID
 from calib.adapters import PretrainedModel
 from calib.calibration import CalibrationConfig
 from calib.errors import CalibrationError
-from calib.models import load_model
 from calib.ranges import Largest, LeastSquares, Percentile, RangeMethod
+from calib.sources import read_model
 from calib.weights import CorrectBias, Gptq, KeepBias, MaxRange, MseRange, RoundToNearest
 
 console = Console(stderr=True)
@@ -23,7 +22,10 @@ console = Console(stderr=True)
 Tell = Callable[[str, int, int], None]
 """``(what is running, steps done, steps in all)``."""
 
-ModelOption = Annotated[Path | None, typer.Option("--model", help="diffusers folder; the demo model where not given")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="diffusers folder, or FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION; default: demo"),
+]
 SamplerOption = Annotated[str, typer.Option("--sampler", help="ddim, ddpm, dpmpp2m, euler, heun or flow-euler")]
 StepsOption = Annotated[int, typer.Option("--steps", help="sampler steps")]
 BitsOption = Annotated[int, typer.Option("--lattice-bits", help="bits of the input lattice, 8..16")]
@@ -63,9 +65,9 @@ def choose(option: str, name: str, choices: Mapping[str, T]) -> T:
     return choices[name]
 
 
-def load(model: Path | None) -> PretrainedModel:
+def load(model: str | None) -> PretrainedModel:
     """Load a model and say what loading had to assume."""
-    loaded = load_model(model)
+    loaded = read_model(model)
     for note in loaded.notes:
         console.print(f"note: {note}")
     return loaded

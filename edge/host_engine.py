@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge.device.engine_process import EngineCommand, EngineProcess, ImageType
+from edge.device.engine import ImageType
+from edge.device.engine_process import EngineCommand, EngineProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edge.device.engine_process import EngineResult
+    from edge.device.engine import EngineResult
     from edge.toolchain import EngineBuild
 
 

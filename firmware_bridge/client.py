@@ -22,7 +22,7 @@ from firmware_bridge.host import operations
 from firmware_bridge.host.answers import job_error
 from firmware_bridge.host.task import Ask, Operation, Task
 from firmware_bridge.info import DeviceInfo
-from firmware_bridge.jobs import Failure, JobEvent, JobRequest, Progress, Result
+from firmware_bridge.jobs import Failure, JobEvent, JobRequest, Preview, Progress, Result, UnderWay
 from firmware_bridge.link.base import Link
 from firmware_bridge.link.identity import reopener
 from firmware_bridge.link.serial import DEFAULT_BAUD, open_port
@@ -272,6 +272,8 @@ class Client:
                 case Progress():
                     if on_progress is not None:
                         on_progress(event)
+                case Preview():
+                    continue
                 case Result():
                     return event
                 case Failure():
@@ -348,7 +350,7 @@ class Client:
         if not self._channel.wait_until(ready, timeout):
             raise LinkError(f"waited {timeout:g} s for a job's next step", where=self._channel.where)
         if found:
-            if not isinstance(found[0], Progress):
+            if not isinstance(found[0], UnderWay):
                 self.taken(found[0].job_id)
             return found[0]
         if self._endpoint.outages != outages and self._endpoint.outage is not None:

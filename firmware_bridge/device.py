@@ -16,7 +16,7 @@ from boards.errors import KitError
 from firmware_bridge import limits
 from firmware_bridge.errors import DeviceRefused, JobInputError, LocalProtocolError
 from firmware_bridge.handler import DeviceHandler
-from firmware_bridge.jobs import Failure, JobRequest, Progress, Result
+from firmware_bridge.jobs import Failure, JobRequest, Preview, Progress, Result
 from firmware_bridge.transfer import CAPABILITIES, Receiver, clip, refusal
 from firmware_bridge.wire import messages
 from firmware_bridge.wire.connection import Connection, Received, Unreadable
@@ -134,6 +134,13 @@ class DeviceEndpoint:
                 saturated=progress.saturated,
             )
         )
+
+    def preview(self, preview: Preview) -> bool:
+        """What a job's image looks like. False: the link is busy with what matters more, dropped."""
+        if self.connection.room <= limits.OUTBOX // 2:
+            return False
+        message = messages.JobPreview(preview.job_id, preview.step, preview.of, *preview.shape, preview.pixels)
+        return self._send_if_room(message)
 
     def result(self, result: Result) -> None:
         """The job ended well. LocalProtocolError: its meta or payload is not what a message may hold."""
@@ -291,7 +298,16 @@ class DeviceEndpoint:
             return
         self._submission = None
         deadline = submit.deadline_ms / 1000 if submit.deadline_ms else None
-        job = JobRequest(submit.job_id, submit.kind, submit.params, bytes(payload), submit.priority, deadline)
+        job = JobRequest(
+            job_id=submit.job_id,
+            kind=submit.kind,
+            params=submit.params,
+            payload=bytes(payload),
+            priority=submit.priority,
+            deadline=deadline,
+            bundle=None if submit.bundle is None else submit.bundle.hex(),
+            preview_every=submit.preview_every,
+        )
         self._received[submit.job_id] = submit.received
         try:
             self._handler.submit(job)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from firmware_bridge.info import DeviceInfo
-from firmware_bridge.jobs import Failure, JobRequest, Progress, Result
+from firmware_bridge.jobs import Failure, JobRequest, Preview, Progress, Result
 
 
 class BlobStore(Protocol):
@@ -80,6 +80,9 @@ class Outbox(Protocol):
     def progress(self, progress: Progress) -> bool:
         """A step ran. False: no room, dropped."""
 
+    def preview(self, preview: Preview) -> bool:
+        """What a job's image looks like. False: the link is busy with what matters more, dropped."""
+
     def result(self, result: Result) -> None:
         """The job ended well. Keep the result until `DeviceHandler.forget`."""
 
@@ -131,7 +134,7 @@ class DeviceHandler(Protocol):
 
         Raises:
             JobInputError: parameters or payload are wrong (also: DeviceRefused with RefusalCode.BAD_INPUT).
-            DeviceRefused: BUSY (queue full), NO_ACTIVE_BUNDLE, UNSUPPORTED (kind).
+            DeviceRefused: BUSY (queue full), NO_ACTIVE_BUNDLE, OTHER_BUNDLE, UNSUPPORTED (kind).
         """
 
     def cancel(self, job_id: str) -> None:

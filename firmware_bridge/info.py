@@ -12,6 +12,10 @@ AGENT: Final = "firmware_bridge/0.1.0"
 """What the host calls itself in its hello."""
 
 
+PREVIEW: Final = "preview"
+"""Capability of a device that sends previews of jobs."""
+
+
 @dataclass(frozen=True)
 class DeviceInfo:
     """A device's identity, versions and capacity.
@@ -23,6 +27,7 @@ class DeviceInfo:
         board: name of the board file (boards/*.toml).
         versions: e.g. {"executorch": "1.5.1", "operators": 1, "kit": "0.1.0"}.
         slots: jobs it runs interleaved.
+        credits: jobs that it takes now before it says busy.
         memory_bytes: memory that a bundle may use.
         storage_free: bytes free for blobs now.
         active_bundle: id (SHA-256, hex) of the active bundle; None before the first activation.
@@ -36,6 +41,7 @@ class DeviceInfo:
     board: str
     versions: Mapping[str, object]
     slots: int
+    credits: int
     memory_bytes: int
     storage_free: int
     active_bundle: str | None
@@ -54,6 +60,7 @@ class DeviceInfo:
             board=self.board,
             versions=dict(self.versions),
             slots=self.slots,
+            credits=self.credits,
             memory_bytes=self.memory_bytes,
             storage_free=self.storage_free,
             active_bundle=None if self.active_bundle is None else bytes.fromhex(self.active_bundle),
@@ -69,6 +76,7 @@ class DeviceInfo:
             board=reply.board,
             versions=reply.versions,
             slots=reply.slots,
+            credits=reply.credits,
             memory_bytes=reply.memory_bytes,
             storage_free=reply.storage_free,
             active_bundle=None if reply.active_bundle is None else reply.active_bundle.hex(),

@@ -25,6 +25,8 @@ class JobRequest:
         payload: the job's bytes, e.g. an image [C,H,W]; at most limits.MAX_PAYLOAD.
         priority: 0..255; jobs of a higher one begin before those of a lower one.
         deadline: seconds from its submission after which nobody wants the result (FailureCode.DEADLINE); None: never.
+        bundle: id of the bundle that it must run in, or be refused; None: whichever is active.
+        preview_every: steps between two previews of its image; 0: none.
     """
 
     job_id: str
@@ -33,6 +35,8 @@ class JobRequest:
     payload: bytes = b""
     priority: int = 0
     deadline: float | None = None
+    bundle: str | None = None
+    preview_every: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,25 @@ class Progress:
     residual_passes: int = 0
     macs: int = 0
     saturated: int = 0
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a job's image looks like under way. Any of them may be missing.
+
+    Args:
+        job_id: which job.
+        step: steps run so far.
+        of: steps the job runs in all.
+        shape: (C, H, W), at most (limits.PREVIEW_CHANNELS, limits.PREVIEW_SIDE, limits.PREVIEW_SIDE).
+        pixels: u8 [C, H, W]; 0 is -1 or less, 255 is 1 or more.
+    """
+
+    job_id: str
+    step: int
+    of: int
+    shape: tuple[int, int, int]
+    pixels: bytes
 
 
 @dataclass(frozen=True)
@@ -90,7 +113,10 @@ class Failure:
     message: str
 
 
-JobEvent = Progress | Result | Failure
+JobEvent = Progress | Preview | Result | Failure
+UnderWay = Progress | Preview
+"""What says that a job goes on; either of the others is its end."""
+JobEnd = Result | Failure
 
 
 _birth = threading.Lock()

@@ -77,6 +77,16 @@ MAX_RELEASE: Final = 4096
 MAX_PAYLOAD: Final = 64 * 1024 * 1024
 """Bytes of a job's payload or result, as the engine's pipe frame."""
 
+PREVIEW_SIDE: Final = 64
+"""Pixels of a preview's longer side: what the eye needs to see that a job goes wrong, and with three channels one
+message."""
+
+PREVIEW_CHANNELS: Final = 3
+"""Planes of a preview; what a latent has beyond them is left out."""
+
+PREVIEW_SECONDS: Final = 0.5
+"""Between two previews of one job at least, and only while half of the outbox is free: results go first."""
+
 MAX_QUERY: Final = 256
 """Digests asked about at once: 8.5 KiB, one message."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from firmware_bridge import limits
 from firmware_bridge.errors import LocalProtocolError
-from firmware_bridge.jobs import Failure, JobEvent, JobRequest, Progress, Result
+from firmware_bridge.jobs import Failure, JobEvent, JobRequest, Preview, Progress, Result, UnderWay
 from firmware_bridge.wire import messages
 from firmware_bridge.wire.messages import FailureCode
 
@@ -83,7 +83,10 @@ class JobTracker:
             return
         match message:
             case messages.JobProgress():
-                self._progress(message)
+                self._add_under_way(_progress(message))
+            case messages.JobPreview(job_id, step, of, channels, height, width, pixels):
+                if len(pixels) == channels * height * width:
+                    self._add_under_way(Preview(job_id, step, of, (channels, height, width), pixels))
             case messages.JobFailure(job_id, reason, text):
                 self.fail(job_id, reason, text)
             case messages.JobResult():
@@ -111,20 +114,22 @@ class JobTracker:
             del self._open[job.request.job_id]
             self._events.append(Result(job.request.job_id, job.head.meta, bytes(job.payload)))
 
-    def _progress(self, message: messages.JobProgress) -> None:
+    def _add_under_way(self, event: UnderWay) -> None:
         if len(self._events) >= limits.PROGRESS_KEPT:
-            oldest = next((event for event in self._events if isinstance(event, Progress)), None)
+            oldest = next((event for event in self._events if isinstance(event, UnderWay)), None)
             if oldest is not None:
                 self._events.remove(oldest)
-        self._events.append(
-            Progress(
-                job_id=message.job_id,
-                step=message.step,
-                of=message.of,
-                nanoseconds=message.nanoseconds,
-                passes=message.passes,
-                residual_passes=message.residual_passes,
-                macs=message.macs,
-                saturated=message.saturated,
-            )
-        )
+        self._events.append(event)
+
+
+def _progress(message: messages.JobProgress) -> Progress:
+    return Progress(
+        job_id=message.job_id,
+        step=message.step,
+        of=message.of,
+        nanoseconds=message.nanoseconds,
+        passes=message.passes,
+        residual_passes=message.residual_passes,
+        macs=message.macs,
+        saturated=message.saturated,
+    )

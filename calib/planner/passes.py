@@ -111,6 +111,13 @@ class LayerPasses:
             found += [(before - self._weight_error(self.residual | {j}), "residual", j) for j in steps]
         return max(found)
 
+    def give_up_plane(self) -> None:
+        """Do without the residual plane, or else without state: a direct layer does the same at every step."""
+        if self.residual:
+            self.residual = set()
+        else:
+            self.mode, self.twice = Mode.DIRECT, set(self.live) if self.exact else set()
+
     def plan(self) -> LayerPlan:
         """The layer's rows."""
         bits = self.weights.lattice_bits
@@ -122,6 +129,8 @@ class LayerPasses:
             return PlanRow(main, (coarse,) if i in self.residual else ())
 
         rows = tuple(row(i) for i in range(len(self.exponents)))
+        if self.mode is Mode.DIRECT:
+            return LayerPlan(self.mode, rows, rows[0])
         anchor = PlanRow(anchor_exponents(bits) if 0 in self.twice else (coarse,), rows[0].residual_exponents)
         return LayerPlan(self.mode, (anchor, *rows[1:]), anchor)
 
@@ -189,18 +198,13 @@ def fit_state(layers: Mapping[str, LayerPasses], budget: int) -> bool:
         for name, layer in layers.items():
             if layer.mode is Mode.DIRECT:
                 continue
-            before, now = layer.error(), (layer.mode, layer.residual)
-            layer.residual = set()
-            if not now[1]:
-                layer.mode = Mode.DIRECT
+            before, now = layer.error(), (layer.mode, layer.residual, layer.twice)
+            layer.give_up_plane()
             prices[name] = (layer.error() - before) / layer.plane_bytes
-            layer.mode, layer.residual = now
+            layer.mode, layer.residual, layer.twice = now
         if not prices:
             return False
         name = min(prices, key=lambda each: (prices[each], each))
-        if layers[name].residual:
-            layers[name].residual = set()
-        else:
-            layers[name].mode = Mode.DIRECT
+        layers[name].give_up_plane()
         total -= layers[name].plane_bytes
     return True

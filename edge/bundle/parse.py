@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -24,6 +25,7 @@ MAX_FLOAT = 1e9
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _T = TypeVar("_T")
+_hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 
 
 def parse_manifest(data: bytes, where: str = MANIFEST) -> Manifest:
@@ -87,7 +89,7 @@ def _build(kind: type[_T], value: object, where: str) -> _T:
     """A dataclass from a JSON object that has exactly its keys."""
     if not isinstance(value, dict):
         raise BundleError("not a JSON object", where=where, mend="build the bundle anew")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     for what, keys in (("missing", hints.keys() - value.keys()), ("unknown", value.keys() - hints.keys())):
         if keys:
             raise BundleError(f"{what}: {', '.join(sorted(keys))}", where=where, mend="build the bundle anew")

@@ -26,6 +26,8 @@ Examples:
 
   python -m edge.deploy --board rpi5 --model DIR --image a.png your model, your picture
 
+  python -m edge.deploy --board rpi5 --model my.py:build       any nn.Module: a function that returns calib.adapt(...)
+
   python -m edge.deploy --board rpi5 --model DIR --condition class_labels=207 --guidance 4
 
 Exit codes: 0 done, 2 usage, 3 board, 4 model, 5 calibration, 6 toolchain or lowering, 7 bundle, 8 port, 9 link,
@@ -41,7 +43,12 @@ NOISY_LIBRARIES = ("torchao", "torch.utils._pytree")
 def main(
     *,
     board: Annotated[str, typer.Option(envvar="EDGE_BOARD", help="rpi5, rpi4, host, or a TOML file")],
-    model: Annotated[Path | None, typer.Option(envvar="EDGE_MODEL", help="diffusers folder; default: demo")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            envvar="EDGE_MODEL", help="diffusers folder, or FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION; default: demo"
+        ),
+    ] = None,
     port: Annotated[
         str | None, typer.Option(envvar="EDGE_PORT", help="auto, a path, socket://HOST:PORT; default: virtual if none")
     ] = None,

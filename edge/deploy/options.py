@@ -17,7 +17,7 @@ class DeployOptions:
 
     Attributes:
         board: name of a board file or path to one.
-        model: diffusers folder, or None for the demo model.
+        model: diffusers folder, ``FILE.py:FUNCTION`` or ``PACKAGE.MODULE:FUNCTION``; None = the demo model.
         port: ``auto``, a device path, ``socket://HOST:PORT``, or None: a board if one answers, else a virtual one.
         virtual: start a virtual board even if ports are there.
         sampler: ``ddim``, ``ddpm``, ``dpmpp2m``, ``euler``, ``heun`` or ``flow-euler``.
@@ -32,7 +32,7 @@ class DeployOptions:
     """
 
     board: str
-    model: Path | None
+    model: str | None
     port: str | None
     virtual: bool
     sampler: str
@@ -52,8 +52,9 @@ class DeployOptions:
             UsageError: an option is out of its range.
             NoModelError: there is nothing where the model should be.
         """
-        if self.model is not None and not self.model.exists():
-            raise NoModelError("no such folder", where=str(self.model), mend="name a folder as diffusers saves it")
+        if self.model is not None and not _may_exist(self.model):
+            mend = "name a folder as diffusers saves it, or a function of your code: FILE.py:FUNCTION"
+            raise NoModelError("no such folder", where=self.model, mend=mend)
         if not 2 <= self.steps <= MAX_STEPS:
             raise UsageError(f"{self.steps} sampler steps", where="--steps", mend=f"take 2 to {MAX_STEPS}")
         if not 0.0 < self.inspect_from < 1.0:
@@ -70,3 +71,9 @@ class DeployOptions:
     def inspect_start(self, steps: int) -> int:
         """First step of an inspection, in [1, steps - 1], of a sampler that runs ``steps`` evaluations."""
         return min(steps - 1, max(1, round(steps * self.inspect_from)))
+
+
+def _may_exist(model: str) -> bool:
+    """Whether a model can be there; whether an imported module is, only its import tells."""
+    place, separator, _ = model.rpartition(":")
+    return Path(model).exists() or (bool(separator) and (not place.endswith(".py") or Path(place).is_file()))

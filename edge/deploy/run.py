@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from calib.adapters import guided
-from calib.models import load_model
 from calib.samplers import build_sampler
+from calib.sources import read_model
 from edge.deploy.connect import connect
 from edge.deploy.jobs import wanted_jobs
 from edge.deploy.prepare import prepare
@@ -35,7 +35,7 @@ def deploy(options: DeployOptions, board: Board, port: str | None, stages: Stage
     Raises:
         KitError: whatever refused, with its exit code.
     """
-    model = load_model(options.model)
+    model = read_model(options.model)
     if options.guidance is not None:
         model = guided(model, options.guidance)
     sampler = build_sampler(options.sampler, options.steps, model.schedule)

@@ -83,14 +83,15 @@ def print_table(report: dict[str, Any], out: Path) -> None:
         "+resid.",
         "ms/step",
         "peak MiB",
-        "bit-equal",
+        "bits",
         "dB oracle",
         "dB FP32",
         "static INT8",
         fewer,
     )
     for heading in (*headings, "score"):
-        table.add_column(heading, justify="left" if heading == "job" else "right")
+        is_title = heading == "job"
+        table.add_column(heading, justify="left" if is_title else "right", no_wrap=is_title)
     for job in report["jobs"]:
         table.add_row(
             job["title"],
@@ -99,7 +100,7 @@ def print_table(report: dict[str, Any], out: Path) -> None:
             str(job["residual_passes"]),
             f"{job['milliseconds_per_step']:.0f}",
             f"{job['peak_rss_bytes'] / MIB:.0f}",
-            {True: "yes", False: "NO", None: "-"}[job["bit_equal"]],
+            {True: "equal", False: "DIFFER", None: "-"}[job["bit_equal"]],
             _decibel(job["psnr_oracle_db"]),
             _decibel(job["psnr_fp32_db"]),
             _decibel(job["psnr_static_int8_db"]),
@@ -110,7 +111,7 @@ def print_table(report: dict[str, Any], out: Path) -> None:
     console.width = max(console.width, TABLE_WIDTH)
     console.print(table)
     console.print(
-        "bit-equal: the board against this machine's engine (-: the program is not exact); "
+        "bits: the board against this machine's engine (-: the program is not exact); "
         "dB oracle: the board against the host's reference; dB FP32: the board against the float model. Beside it, "
         f"against the same: plain static INT8 at the same steps, and FP32 with {report['fewer_steps']} steps.",
         soft_wrap=True,

@@ -94,10 +94,13 @@ def _start(root: Path, board: str, prefix: tuple[str, ...], *, trust_on_first_us
     """A supervisor, its storage checked and its active bundle found."""
     from boards import load_board  # noqa: PLC0415  --help need not wait for these
     from edge.device.supervisor import Supervisor  # noqa: PLC0415
+    from edge.device.surroundings import this_machine  # noqa: PLC0415
 
     known = load_board(board)
     log.info("board %s (%s), folder %s", known.name, known.title, root)
-    return Supervisor(root, known, prefix=prefix, trust_on_first_use=trust_on_first_use)
+    supervisor = Supervisor(known, this_machine(root, known, prefix), trust_on_first_use=trust_on_first_use)
+    supervisor.start()
+    return supervisor
 
 
 def _serve(supervisor: Supervisor, port: str, baud: int | None, stopping: threading.Event) -> None:

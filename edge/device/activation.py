@@ -7,31 +7,27 @@ Whatever fails on the way leaves the bundle that was active as it was.
 from __future__ import annotations
 
 import logging
-import os
 from typing import TYPE_CHECKING
 
 from boards.errors import KitError
 from edge.bundle import check_fits, parse_manifest
 from edge.device import selftest
-from edge.device.engine_process import EngineCommand, EngineProcess, Timeouts
 from edge.device.errors import BundleRejected, NoActiveBundle, UnknownBundle
 from edge.device.standing import Trust
 from edge.device.trial import Trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from boards import Board
     from edge.bundle import Manifest
+    from edge.device.engine import Engine
     from edge.device.standing import Standing, StandingFile
     from edge.device.store import Store
+    from edge.device.surroundings import EngineStarter
     from edge.device.trust import Gate
 
 log = logging.getLogger(__name__)
-
-# Private memory that an emulator takes for itself (translated code, its own heap), beside the engine's.
-_EMULATOR_BYTES = 512 * 2**20
 
 
 class Bundles:
@@ -41,10 +37,8 @@ class Bundles:
         store: where they lie.
         standing: which of them is active.
         gate: who may change that.
-        root: the store's folder, for the engine's command.
         board: what they must fit.
-        prefix: words before the engine's command, an emulator's on a virtual board.
-        timeouts: of the engine.
+        start: starts their engines.
     """
 
     def __init__(
@@ -53,18 +47,14 @@ class Bundles:
         standing: StandingFile,
         gate: Gate,
         *,
-        root: Path,
         board: Board,
-        prefix: tuple[str, ...] = (),
-        timeouts: Timeouts | None = None,
+        start: EngineStarter,
     ) -> None:
         self._store = store
         self._standing = standing
         self._gate = gate
-        self._root = root
         self._board = board
-        self._prefix = prefix
-        self._timeouts = timeouts
+        self._start = start
         self._trial = Trial(standing)
         self.current: tuple[Manifest | None, str | None] = (None, None)  # one value: two threads look at it
 
@@ -158,7 +148,7 @@ class Bundles:
             )
         return parse_manifest(data, f"bundle {bundle_id[:12]}")
 
-    def start_engine(self) -> EngineProcess:
+    def start_engine(self) -> Engine:
         """Start the active bundle's engine, its files hashed again first.
 
         Raises:
@@ -174,7 +164,7 @@ class Bundles:
 
     def activate(
         self, bundle_id: str, release: bytes, admitted: Standing, progress: Callable[[str, int, int], None]
-    ) -> EngineProcess:
+    ) -> Engine:
         """All the way from uploaded blobs to the active bundle.
 
         Args:
@@ -211,7 +201,7 @@ class Bundles:
         self._throw_out_the_rest()
         return engine
 
-    def _check_engine(self, engine: EngineProcess, manifest: Manifest) -> None:
+    def _check_engine(self, engine: Engine, manifest: Manifest) -> None:
         """What the engine found in the program must be what the manifest promised."""
         info, model = engine.info, manifest.model
         found = (*info.shape, info.steps, info.condition_bytes)
@@ -230,7 +220,7 @@ class Bundles:
         log.info("engine %d: isa %s, %d steps, %d slots", engine.pid, info.isa, info.steps, info.slots)
 
     def _self_test(
-        self, engine: EngineProcess, bundle_id: str, manifest: Manifest, progress: Callable[[str, int, int], None]
+        self, engine: Engine, bundle_id: str, manifest: Manifest, progress: Callable[[str, int, int], None]
     ) -> None:
         measured = selftest.run(
             engine,
@@ -240,21 +230,6 @@ class Bundles:
         )
         needed = "every bit" if manifest.golden.exact else f"{manifest.golden.min_psnr_db:.1f} dB"
         log.info("bundle %s: golden self-test %.1f dB, %s needed", bundle_id[:12], measured, needed)
-
-    def _start(self, bundle_id: str, manifest: Manifest) -> EngineProcess:
-        folder, memory = self._root / self._store.folder(bundle_id), self._board.memory
-        program = manifest.file("program")
-        command = EngineCommand(
-            executable=folder / manifest.file("engine").name,
-            program=folder / program.name,
-            program_id=program.sha256,
-            slots=manifest.slots,
-            state_budget=memory.state_budget_bytes,
-            prefix=self._prefix,
-            threads=min(self._board.cpu.cores, len(os.sched_getaffinity(0))),
-            memory_limit=memory.budget_bytes + (_EMULATOR_BYTES if self._prefix else 0),
-        )
-        return EngineProcess(command, self._timeouts)
 
     def _throw_out_the_rest(self) -> None:
         """Keep the active bundle and the one behind it, and nothing that neither of them needs."""

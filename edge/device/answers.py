@@ -22,6 +22,7 @@ _REFUSALS: tuple[tuple[type[KitError], RefusalCode], ...] = (
     (errors.Untrusted, RefusalCode.UNTRUSTED),
     (errors.Downgrade, RefusalCode.DOWNGRADE),
     (errors.NoActiveBundle, RefusalCode.NO_ACTIVE_BUNDLE),
+    (errors.OtherBundle, RefusalCode.OTHER_BUNDLE),
     (errors.UnknownBundle, RefusalCode.UNKNOWN_BUNDLE),
     (BundleError, RefusalCode.BUNDLE_INVALID),
     (errors.Busy, RefusalCode.BUSY),

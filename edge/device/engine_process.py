@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Self
 
+from edge.device.engine import EngineInfo, EngineResult, ImageType, StepReport
 from edge.device.errors import EngineDied, EngineRefused
 
 if TYPE_CHECKING:
@@ -61,13 +62,7 @@ class Kind(IntEnum):
     RESTORE = 0x06
     RELEASE = 0x07
     MEMORY = 0x08
-
-
-class ImageType(IntEnum):
-    """The element type of an image sent with BEGIN."""
-
-    FLOAT32 = 0
-    UINT8 = 1
+    LOOK = 0x09
 
 
 @dataclass(frozen=True)
@@ -119,51 +114,8 @@ class Timeouts:
     stop: float = 5.0
 
 
-@dataclass(frozen=True)
-class EngineInfo:
-    """What an engine says about itself and its program; sizes in bytes."""
-
-    isa: str
-    steps: int
-    channels: int
-    height: int
-    width: int
-    state_bytes_per_slot: int
-    activation_bytes: int
-    program_bytes: int
-    slots: int
-    condition_bytes: int
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of an image."""
-        return self.channels, self.height, self.width
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """One sampler step: which, how many are left, what it took."""
-
-    step: int
-    left: int
-    nanoseconds: int
-    passes: int
-    residual_passes: int
-    macs: int
-    saturated: int
-
-
-@dataclass(frozen=True)
-class EngineResult:
-    """A finished job: ``image`` float32 LE [C,H,W]; for inspections ``anomaly`` float32 LE [H,W] and its maximum."""
-
-    image: bytes
-    anomaly: bytes
-    score: float | None
-
-
 class EngineProcess:
-    """A running engine. Use as a context manager, or call ``close``.
+    """A running engine, an ``edge.device.engine.Engine``. Use as a context manager, or call ``close``.
 
     Raises:
         EngineDied: from any method: the process ended or did not answer in time.
@@ -240,6 +192,14 @@ class EngineProcess:
         if len(body) != image_size + (map_size if has_map else 0):
             raise self._end(f"it sent a result of {len(body)} bytes for an image of {image_size}")
         return EngineResult(body[:image_size], body[image_size:], score if has_map else None)
+
+    def look(self, slot: int) -> bytes:
+        """The job's image as it stands, float32 LE [C,H,W]. EngineRefused also by engines that cannot (error 1)."""
+        image = self._ask(Kind.LOOK, slot)
+        channels, height, width = self.info.shape
+        if len(image) != 4 * channels * height * width:
+            raise self._end(f"it showed an image of {len(image)} bytes")
+        return image
 
     def snapshot(self, slot: int) -> bytes:
         """The whole state of ``slot``, checksummed, for ``restore`` in an engine with the same program."""

@@ -33,6 +33,10 @@ class NoActiveBundle(DeviceError):  # noqa: N818
     """A job came before any bundle was activated, or after all were found damaged."""
 
 
+class OtherBundle(DeviceError):  # noqa: N818
+    """A job that is for another bundle than the active one."""
+
+
 class BundleRejected(BundleError):  # noqa: N818
     """A bundle that is incomplete, made for another board, or too large for this one."""
 

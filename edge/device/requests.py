@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import cbor2
 
-from edge.device.engine_process import ImageType
+from edge.device.engine import ImageType
 from edge.device.errors import JobRejected
 from edge.device.scheduler import Job
 from firmware_bridge.errors import DeviceRefused

@@ -9,6 +9,7 @@ where that costs little, and may start from one.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -18,14 +19,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from boards.errors import KitError
-from edge.device.engine_process import ImageType
+from edge.device.engine import ImageType
 from edge.device.errors import Busy, EngineDied, EngineRefused, JobCancelled, JobExpired
 from edge.device.snapshots import Snapshot
+from firmware_bridge.limits import PREVIEW_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edge.device.engine_process import EngineProcess, EngineResult, StepReport
+    from edge.device.engine import Engine, EngineResult, StepReport
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ class Job:
     conditions: bytes = b""
     priority: int = 0
     deadline: float | None = None  # of the monotonic clock
+    preview_every: int = 0  # steps between two looks at its image; 0: none
     snapshot: Snapshot | None = None  # to go on from, if the engine takes it
 
 
@@ -70,6 +73,7 @@ class Totals:
     resumed_at: int | None = None
     snapshot_ns: int = 0  # of this process: what the last snapshot took
     since_snapshot_ns: int = 0  # and the steps since then
+    preview_due: float = 0.0  # of the scheduler's clock
 
     def add(self, report: StepReport) -> None:
         """Count one step."""
@@ -101,6 +105,9 @@ class Listener(Protocol):
     def progressed(self, job: Job, report: StepReport) -> None:
         """One step is done."""
 
+    def seen(self, job: Job, report: StepReport, image: bytes, shape: tuple[int, int, int]) -> None:
+        """What the job's image looks like after this step: float32 LE [C,H,W]. Only where the job wants it."""
+
     def kept(self, job: Job, snapshot: Snapshot) -> None:
         """The job may be continued from here."""
 
@@ -119,15 +126,18 @@ class Scheduler:
         listener: told about every job.
         queue_limit: jobs that may wait, besides those in slots.
         snapshot_seconds: computation between two snapshots of a job, at least.
+        clock: seconds, monotonic; deadlines are of it.
     """
 
     def __init__(
         self,
-        start_engine: Callable[[], EngineProcess],
+        start_engine: Callable[[], Engine],
         listener: Listener,
         queue_limit: int = 64,
         snapshot_seconds: float = SNAPSHOT_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._snapshot_ns = round(snapshot_seconds * 1e9)
         self._start_engine = start_engine
         self._listener = listener
@@ -135,14 +145,14 @@ class Scheduler:
         self._queue: deque[Job | Callable[[], None]] = deque()
         self._running: dict[int, tuple[Job, Totals]] = {}  # by slot; the thread's own
         self._cancelled: set[str] = set()
-        self._engine: EngineProcess | None = None
+        self._engine: Engine | None = None
         self._starved = False  # the job at the queue's head waits until a running one frees its memory
         self._stopping = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="scheduler")
 
     def start(self) -> None:
-        """Begin to work."""
+        """Begin to work, in a thread."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -150,11 +160,17 @@ class Scheduler:
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def is_alive(self) -> bool:
         """Whether the thread works; false after ``stop``, or after a fault that is logged."""
         return self._thread.is_alive()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a job or a task waits or runs."""
+        return bool(self._queue or self._running)
 
     def submit(self, job: Job) -> None:
         """Queue a job.
@@ -182,7 +198,7 @@ class Scheduler:
             self._cancelled.add(job_id)
             self._changed.notify()
 
-    def replace_engine(self, engine: EngineProcess | None) -> None:
+    def replace_engine(self, engine: Engine | None) -> None:
         """Only from within a task: end the engine that runs, if any, and go on with this one."""
         if self._engine is not None:
             self._engine.close()
@@ -214,7 +230,7 @@ class Scheduler:
 
     def _wait_for_work(self) -> bool:
         with self._changed:
-            while not (self._stopping or self._queue or self._running):
+            while not (self._stopping or self.has_work):
                 self._changed.wait()
             return not self._stopping
 
@@ -232,7 +248,7 @@ class Scheduler:
                 self._give_up(slot, JobCancelled(what, where=f"job {job.job_id}"))
 
     def _drop_expired(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         with self._changed:
             late = [each for each in self._queue if isinstance(each, Job) and _is_late(each, now)]
             for job in late:
@@ -300,7 +316,7 @@ class Scheduler:
         log.info("job %s started in slot %d of engine %d%s", job.job_id, slot, engine.pid, where)
         return True
 
-    def _engine_for(self, job: Job) -> tuple[EngineProcess, int, Totals]:
+    def _engine_for(self, job: Job) -> tuple[Engine, int, Totals]:
         """An engine with the job begun in it, the slot, and what ran of it. An engine found dead is replaced, once."""
         if self._engine is not None:
             slot = self._free_slot(self._engine)
@@ -322,7 +338,7 @@ class Scheduler:
     def _is_full(self) -> bool:
         return self._engine is not None and len(self._running) >= self._engine.info.slots
 
-    def _free_slot(self, engine: EngineProcess) -> int:
+    def _free_slot(self, engine: Engine) -> int:
         return next(slot for slot in range(engine.info.slots) if slot not in self._running)
 
     def _step(self, slot: int) -> None:
@@ -334,6 +350,7 @@ class Scheduler:
             totals.add(report)
             self._listener.progressed(job, report)
             if report.left:
+                self._look(engine, slot, report)
                 self._keep(engine, slot)
                 return
             result = engine.result(slot)
@@ -349,17 +366,30 @@ class Scheduler:
             self._starved = False
             self._listener.finished(job, result, totals)
 
-    def _keep(self, engine: EngineProcess, slot: int) -> None:
+    def _look(self, engine: Engine, slot: int, report: StepReport) -> None:
+        """Show the job's image where it is wanted, but not too often."""
+        job, totals = self._running[slot]
+        now = self._clock()
+        if not job.preview_every or (report.step - job.start + 1) % job.preview_every or now < totals.preview_due:
+            return
+        totals.preview_due = now + PREVIEW_SECONDS
+        try:
+            self._listener.seen(job, report, engine.look(slot), engine.info.shape)
+        except EngineRefused as error:
+            totals.preview_due = math.inf
+            log.warning("job %s: no previews: %s", job.job_id, error)
+
+    def _keep(self, engine: Engine, slot: int) -> None:
         """Take a snapshot where it is worth its time."""
         job, totals = self._running[slot]
         if totals.since_snapshot_ns < max(self._snapshot_ns, SNAPSHOT_SHARE * totals.snapshot_ns):
             return
-        begun = time.monotonic_ns()
+        begun = self._clock()
         try:
             self._listener.kept(job, Snapshot(totals.plain(), engine.snapshot(slot)))
         except EngineRefused as error:
             log.warning("job %s: no snapshot: %s", job.job_id, error)
-        totals.snapshot_ns, totals.since_snapshot_ns = time.monotonic_ns() - begun, 0
+        totals.snapshot_ns, totals.since_snapshot_ns = round((self._clock() - begun) * 1e9), 0
 
     def _give_up(self, slot: int, error: KitError) -> None:
         """End one job, the engine being well."""
@@ -389,7 +419,7 @@ def _is_late(job: Job, now: float) -> bool:
     return job.deadline is not None and now > job.deadline
 
 
-def _put(engine: EngineProcess, slot: int, job: Job) -> Totals:
+def _put(engine: Engine, slot: int, job: Job) -> Totals:
     """Begin a job in a slot, or go on from its snapshot; what ran of it."""
     if job.snapshot is not None:
         try:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edge.bundle import Golden
-    from edge.device.engine_process import EngineProcess
+    from edge.device.engine import Engine
 
 log = logging.getLogger(__name__)
 PEAK = 2.0
@@ -47,7 +47,7 @@ def psnr(a: bytes, b: bytes) -> float:
     return math.inf if squares == 0.0 else 10 * math.log10(PEAK * PEAK * (len(a) // 4) / squares)
 
 
-def output(engine: EngineProcess, test: Golden, on_step: Callable[[int, int], None] = lambda *_: None) -> bytes:
+def output(engine: Engine, test: Golden, on_step: Callable[[int, int], None] = lambda *_: None) -> bytes:
     """What an engine makes of the self-test: an all-zero image denoised from ``test.start``, all conditions zero.
 
     Args:
@@ -71,7 +71,7 @@ def output(engine: EngineProcess, test: Golden, on_step: Callable[[int, int], No
     return image
 
 
-def run(engine: EngineProcess, test: Golden, golden: bytes, on_step: Callable[[int, int], None]) -> float:
+def run(engine: Engine, test: Golden, golden: bytes, on_step: Callable[[int, int], None]) -> float:
     """Run the self-test and compare: bit for bit where it is exact, else by PSNR.
 
     Args:

@@ -75,10 +75,6 @@ class Store:
             if not DIGEST.fullmatch(left):
                 durable.remove_tree(disk, f"bundles/{left}")
 
-    def folder(self, bundle_id: str) -> str:
-        """Where a bundle lies or would lie, as a name on the disk."""
-        return f"bundles/{checked(bundle_id)}"
-
     def bundles(self) -> list[str]:
         """The ids of the bundles here."""
         return self._disk.names("bundles")
@@ -89,11 +85,11 @@ class Store:
 
     def file(self, bundle_id: str, name: str) -> bytes:
         """The bytes of one of a bundle's files."""
-        return self._disk.read(f"{self.folder(bundle_id)}/{name}")
+        return self._disk.read(f"{bundle_folder(bundle_id)}/{name}")
 
     def release(self, bundle_id: str) -> bytes:
         """The statement that an installed bundle came with; empty where it came without."""
-        path = f"{self.folder(bundle_id)}/{_RELEASE}"
+        path = f"{bundle_folder(bundle_id)}/{_RELEASE}"
         return self._disk.read(path) if self._disk.size(path) is not None else b""
 
     def verify(self, bundle_id: str, manifest: Listing, progress: Callable[[int, int], None] | None = None) -> None:
@@ -126,7 +122,7 @@ class Store:
 
     def install(self, bundle_id: str, manifest: Listing, release: bytes) -> None:
         """Link a verified bundle's blobs together under their names; on disk when it returns."""
-        target = self.folder(bundle_id)
+        target = bundle_folder(bundle_id)
         with disk_errors(f"bundle {bundle_id[:12]}"):
             if not self._is_whole(bundle_id, manifest):
                 self._build(bundle_id, manifest, release)
@@ -141,7 +137,7 @@ class Store:
         """
         for bundle_id in self.bundles():
             if bundle_id not in kept:
-                durable.remove_tree(self._disk, self.folder(bundle_id))
+                durable.remove_tree(self._disk, bundle_folder(bundle_id))
                 log.info("bundle %s removed", bundle_id[:12])
         listings = [listing for listing in kept.values() if listing is not None]
         self.blobs.keep({*kept, *(file.sha256 for listing in listings for file in listing.files)})
@@ -149,7 +145,7 @@ class Store:
     # Inside
 
     def _build(self, bundle_id: str, manifest: Listing, release: bytes) -> None:
-        disk, target = self._disk, self.folder(bundle_id)
+        disk, target = self._disk, bundle_folder(bundle_id)
         building = durable.beside(target)
         if building.rpartition("/")[2] in disk.names("bundles"):
             durable.remove_tree(disk, building)
@@ -169,7 +165,7 @@ class Store:
 
     def _is_whole(self, bundle_id: str, manifest: Listing) -> bool:
         """Whether every name in a bundle's folder is a link to its blob, and programs may be run."""
-        folder = self.folder(bundle_id)
+        folder = bundle_folder(bundle_id)
         return all(
             self._disk.is_same(f"{folder}/{name}", blob_name(digest))
             and (not is_executable or self._disk.is_executable(blob_name(digest)))
@@ -180,3 +176,8 @@ class Store:
         yield MANIFEST, bundle_id, False
         for file in manifest.files:
             yield file.name, file.sha256, file.executable
+
+
+def bundle_folder(bundle_id: str) -> str:
+    """The folder of an installed bundle, on the disk."""
+    return f"bundles/{checked(bundle_id)}"

@@ -2,6 +2,7 @@
 // Usage, frames and exit statuses: PIPE.md.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -23,7 +24,7 @@ constexpr int kExitProgram = 3;
 constexpr int kExitOperator = 4;
 constexpr int kExitMemory = 5;
 constexpr unsigned long long kMostSlots = 64;
-constexpr unsigned long long kMostThreads = 256;
+constexpr unsigned long long kMostThreads = 1024;
 
 struct Options {
   const char* program = nullptr;
@@ -125,7 +126,7 @@ int main(int count, char** arguments) {
   if (!parse_options(count, arguments, &options) || !parse_id(options.program_id, pool.program_id)) {
     std::fprintf(stderr,
                  "usage: modiff-engine --program FILE --program-id HEX64 --state-budget BYTES [--slots 1..64]"
-                 " [--threads 1..256] [--isa auto|portable|neon|dotprod|i8mm|avx2|avx512vnni]\n");
+                 " [--threads 1..1024] [--isa auto|portable|neon|dotprod|i8mm|avx2|avx512vnni]\n");
     return kExitUsage;
   }
   const modiff::KernelSet* kernels = modiff::find_kernels(options.isa);
@@ -141,8 +142,9 @@ int main(int count, char** arguments) {
   std::signal(SIGPIPE, SIG_IGN);
   executorch::runtime::runtime_init();
   modiff::use_kernels(kernels);
-  if (options.threads > 1 && !modiff::use_threads(static_cast<int>(options.threads))) {
-    std::fprintf(stderr, "modiff-engine: no pool of %llu threads\n", options.threads);
+  const int threads = std::min(static_cast<int>(options.threads), modiff::cores());
+  if (!modiff::use_threads(threads)) {
+    std::fprintf(stderr, "modiff-engine: no pool of %d threads\n", threads);
     return kExitMemory;
   }
   modiff::LoadedProgram program;

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from boards.errors import KitError
 from calib.calibration import CalibrationConfig, calibrate
-from calib.models import load_model
 from calib.modulated import modulate
 from calib.samplers import build_sampler
+from calib.sources import read_model
 from edge.lower.exactness import cost_of
 from edge.lower.export import LoweredProgram, export_step, lower_exported
 from edge.lower.program import build_program
@@ -19,13 +18,13 @@ STEPS = 4
 """Of the sampler: the operators are the same for any number."""
 
 
-def lower_both(folder: Path | None) -> tuple[LoweredProgram, LoweredProgram]:
+def lower_both(source: str | None) -> tuple[LoweredProgram, LoweredProgram]:
     """A model's program without and with fusion; None is the demo model.
 
     Raises:
         KitError: of the part that refused.
     """
-    model = load_model(folder)
+    model = read_model(source)
     sampler = build_sampler("ddim", STEPS, model.schedule)
     modulated = modulate(model.denoiser, calibrate(model, sampler, CalibrationConfig(seeds=2, batch=2)))
     programs = []
@@ -52,7 +51,7 @@ def table(before: LoweredProgram, after: LoweredProgram) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m edge.lower", description=__doc__)
-    parser.add_argument("--model", type=Path, help="diffusers folder; the demo model without")
+    parser.add_argument("--model", help="diffusers folder, or FILE.py:FUNCTION; the demo model without")
     options = parser.parse_args(arguments)
     try:
         print(table(*lower_both(options.model)))

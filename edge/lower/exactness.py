@@ -1,7 +1,8 @@
 """Which operators give the same bits on every machine, and which do not.
 
 A program is *exact* when every operator in it is: then the host's engine predicts a device's output bit for bit.
-Exact are the kit's own operators, those that move data, and elementwise operators that round once.
+Exact are the kit's own operators, those that move data, elementwise operators that round once, and those of
+ExecuTorch's that round in an order that its source fixes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class Cost(StrEnum):
     """Copies, and nothing else; exact."""
     ROUNDS_ONCE = "rounds once"
     """One float operation an element; exact."""
+    FIXED_ORDER = "sums in a fixed order"
+    """Plain loops of ExecuTorch's without a product that a compiler could contract; exact."""
     PORTABLE = "portable"
     """ExecuTorch's kernel, whose bits depend on the machine; often slow."""
 
@@ -79,6 +82,9 @@ _ROUNDS_ONCE = frozenset(
 )
 """``add`` and ``sub`` without a factor; ``edge.lower.export`` sees to it."""
 
+_FIXED_ORDER = frozenset({"aten::avg_pool2d.out"})
+"""``kernels/portable/cpu/op_avg_pool2d.cpp``: adds row by row, divides once."""
+
 
 def cost_of(operator: str) -> Cost:
     """The kind of an operator, ``namespace::name.overload``."""
@@ -86,7 +92,9 @@ def cost_of(operator: str) -> Cost:
         return Cost.OURS
     if operator in _MOVES:
         return Cost.MOVES
-    return Cost.ROUNDS_ONCE if operator in _ROUNDS_ONCE else Cost.PORTABLE
+    if operator in _ROUNDS_ONCE:
+        return Cost.ROUNDS_ONCE
+    return Cost.FIXED_ORDER if operator in _FIXED_ORDER else Cost.PORTABLE
 
 
 def are_exact(operators: Iterable[str]) -> bool:

@@ -103,6 +103,7 @@ def export_step(program: StepProgram, *, fused: bool = True) -> ExportedProgram:
             fuse.fuse(module, program.steps)
             fold.fold_step_branch(module, program.steps)
         fold.plain_attention(module)
+        simplify.settle_orders(module)
         exported = torch.export.export(module, inputs)
     exported.graph_module.meta[FUSED] = fused
     return exported

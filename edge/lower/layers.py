@@ -11,11 +11,12 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import edge.operators  # noqa: F401  (defines torch.ops.modiff)
 from calib.lattice import Kind, Operator
 from calib.plan import Mode
+from calib.standin import StandIn
 from edge.calls import Activation, Norm
 from edge.errors import LoweringError
 from edge.packing import WeightShape, pack
@@ -46,7 +47,7 @@ class StepHolder:
         self.step: Tensor | None = None
 
 
-class OperatorLayer(nn.Module):
+class OperatorLayer(StandIn):
     """What both operators share: states, weights, scales, plan.
 
     Args:
@@ -62,10 +63,10 @@ class OperatorLayer(nn.Module):
     accumulator: Tensor
     history: Tensor
     counters: Tensor
-    weight: Tensor
+    packed_weight: Tensor
     residual_weight: Tensor
     scale: Tensor
-    bias: Tensor
+    output_bias: Tensor
     table: Tensor
 
     def __init__(
@@ -90,10 +91,10 @@ class OperatorLayer(nn.Module):
         self._state("history", history, torch.float32)
         self._state("counters", [4], torch.int32)
         packed = [pack(plane.weight.reshape(shape.torch_shape), shape) for plane in arithmetic.planes]
-        self.register_buffer("weight", packed[0])
+        self.register_buffer("packed_weight", packed[0])
         self.register_buffer("residual_weight", packed[1] if planes == 2 else torch.zeros(1, dtype=torch.int8))
         self.register_buffer("scale", arithmetic.scales.detach().to(torch.float32).clone())
-        self.register_buffer("bias", arithmetic.bias.detach().to(torch.float32).clone())
+        self.register_buffer("output_bias", arithmetic.bias.detach().to(torch.float32).clone())
         self.register_buffer("table", torch.from_numpy(plan.operator_table()))
 
     def _state(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> None:
@@ -110,7 +111,7 @@ class OperatorLayer(nn.Module):
         """What both operators are given after their inputs."""
         return (
             self.step, self.lattice, self.accumulator, self.history, self.counters,
-            self.weight, self.residual_weight, self.scale, self.bias, self.table,
+            self.packed_weight, self.residual_weight, self.scale, self.output_bias, self.table,
             self.inverse_step, self.lattice_bits, self.direct,
         )  # fmt: skip
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from calib.samplers import COLUMNS
 from calib.sampling import condition_inputs
+from calib.standin import StandIn
 from edge.errors import LoweringError
 from edge.lower.layers import STATES, OperatorLayer, StepHolder, build_layer
 
@@ -124,6 +125,7 @@ class StepProgram(nn.Module):
     ) -> None:
         super().__init__()
         for name, layer in layers.items():
+            layer.stand_in_for(denoiser.get_submodule(name))
             denoiser.set_submodule(name, layer)
         self.denoiser = denoiser
         self.update = SamplerUpdate(sampler, (1, *sample_shape))
@@ -219,7 +221,7 @@ def build_program(
     return StepProgram(denoiser, layers, sampler, sample_shape, holder, examples)
 
 
-class ShapeProbe(nn.Module):
+class ShapeProbe(StandIn):
     """Stands in for a modulated layer: keeps the shapes it is called with and returns zeros, at no cost.
 
     Args:
@@ -232,6 +234,7 @@ class ShapeProbe(nn.Module):
         self.weight_shape = layer.arithmetic.planes[0].weight.shape
         self.one_dimensional = layer.spatial == 1
         self.calls: list[tuple[Shape, Shape]] = []
+        self.stand_in_for(layer)
 
     def forward(self, x: Tensor) -> Tensor:
         """Float32 in the layer's input shape -> zeros in its output shape."""

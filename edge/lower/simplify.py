@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from torch import fx
 
 _SCALINGS = (torch.ops.aten.div.Tensor, torch.ops.aten.mul.Tensor)
+_PERMUTATIONS = (torch.ops.aten.permute.default, torch.ops.aten.transpose.int)
+_ATEN_CLONE = torch.ops.aten.clone.default
 _DROPOUT = torch.ops.aten.dropout.default
 
 _CLONE = exir_ops.edge.dim_order_ops._clone_dim_order.default  # noqa: SLF001 - the operator's name
@@ -35,6 +37,21 @@ def drop_unit_scalings(module: fx.GraphModule) -> int:
             dropped += 1
     module.recompile()
     return dropped
+
+
+def settle_orders(module: fx.GraphModule) -> None:
+    """Lets every permutation give a contiguous tensor, as it does on the device.
+
+    As views they hand their order on to what follows, and ExecuTorch would plan tensors of orders that its kernels
+    refuse to mix. ``DropCopies`` removes the copies.
+    """
+    for node in list(module.graph.nodes):
+        if node.target not in _PERMUTATIONS:
+            continue
+        with module.graph.inserting_after(node):
+            settled = module.graph.call_function(_ATEN_CLONE, (node,), {"memory_format": torch.contiguous_format})
+        node.replace_all_uses_with(settled, delete_user_cb=lambda user, keep=settled: user is not keep)
+    module.recompile()
 
 
 class DropCopies(PassBase):  # type: ignore[misc]

@@ -19,7 +19,7 @@ _ISA_FLAGS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Suffix of a kernel's file name: the architecture it is for, and the flags it needs beyond the baseline."""
 
-_RUNTIME_FREE = ("kernels", "modulated", "floats", "job/noise.cpp", "job/inspection.cpp", "state/crc32c.cpp")
+_RUNTIME_FREE = ("kernels", "modulated", "job/noise.cpp", "job/inspection.cpp", "state/crc32c.cpp")
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,6 @@ def _all_units(arch: str) -> list[Unit]:
     for path in sorted(ENGINE_ROOT.rglob("*.cpp")):
         wanted, flags = _ISA_FLAGS.get(path.stem.rsplit("_", 1)[-1], (arch, ()))
         if wanted == arch:
-            optimization = "-O3" if path.parent.name in {"kernels", "modulated", "floats"} else "-O2"
+            optimization = "-O3" if path.parent.name in {"kernels", "modulated"} else "-O2"
             units.append(Unit(path, (optimization, *flags)))
     return units

@@ -76,12 +76,21 @@ def jobs_of(kind: str, files: list[Path], seeds: list[int], params: dict[str, ob
     return jobs
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder for what a command writes. CommandError: it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        mend = "name a folder that you may write to"
+        raise CommandError(f"no folder for results: {error.strerror}", where=str(folder), mend=mend) from error
+
+
 def write_outcome(outcome: Outcome, folder: Path) -> list[Path]:
     """``LABEL-ID.json`` and the result's bytes beside it: ``.f32`` as they came, ``.png`` what they show.
 
     The json file comes last and by rename: where it is, the others are whole.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", outcome.label)[:80] + "-" + outcome.job_id[-12:]
     written = []
     if outcome.payload:
@@ -104,9 +113,7 @@ def write_outcome(outcome: Outcome, folder: Path) -> list[Path]:
 
 def _draw(outcome: Outcome, path: Path) -> list[Path]:
     """The image of a result of ``shape`` [C, H, W], float32 in [-1, 1], as 8-bit pixels; none for other results."""
-    from array import array  # noqa: PLC0415  with Pillow, only where pictures come
-
-    from PIL import Image  # noqa: PLC0415
+    from array import array  # noqa: PLC0415  only where pictures come
 
     shape = outcome.meta.get("shape")
     if not isinstance(shape, list | tuple) or len(shape) != 3 or shape[0] not in {1, 3}:
@@ -115,6 +122,17 @@ def _draw(outcome: Outcome, path: Path) -> list[Path]:
     size = height * width
     values = array("f", outcome.payload[: 4 * channels * size])
     pixels = bytes(min(255, max(0, round((value + 1) * 127.5))) for value in values)
-    planes = [Image.frombytes("L", (width, height), pixels[at * size : (at + 1) * size]) for at in range(channels)]
-    (planes[0] if channels == 1 else Image.merge("RGB", planes)).save(path)
+    save_pixels(pixels, (channels, height, width), path)
     return [path]
+
+
+def save_pixels(pixels: bytes, shape: tuple[int, int, int], path: Path) -> None:
+    """Write u8 pixels [C, H, W] as a picture, whole or not at all: in colour with 3 channels, else the first one."""
+    from PIL import Image  # noqa: PLC0415  only where pictures come
+
+    channels, height, width = shape
+    size = height * width
+    planes = [Image.frombytes("L", (width, height), pixels[at * size : (at + 1) * size]) for at in range(channels)]
+    part = path.with_suffix(".part")
+    (Image.merge("RGB", planes) if channels == 3 else planes[0]).save(part, "PNG")
+    part.replace(path)

@@ -70,6 +70,7 @@ class Fleet:
         watch: told every event, in the workers' threads.
         connect: opens a port; raises BridgeError.
         lease: seconds after which the jobs of a device that is not seen go to others.
+        preview_every: steps between two previews of each job; 0: none.
 
     Raises:
         QueueFault: another process serves this queue.
@@ -84,7 +85,9 @@ class Fleet:
         watch: Watcher | None = None,
         connect: Callable[[str, int], Client] | None = None,
         lease: float = LEASE,
+        preview_every: int = 0,
     ) -> None:
+        self._preview_every = preview_every
         self._queue = queue
         self._fixed = ports
         self._baud = baud
@@ -152,7 +155,9 @@ class Fleet:
                     port.rest = SCAN
                     log.info("%s: %s %s", port.name, client.info.board, client.info.device_id)
                     assert port.worker is None
-                    port.worker = Worker(client, port.name, self._queue, self._watch, time.monotonic)
+                    port.worker = Worker(
+                        client, port.name, self._queue, self._watch, time.monotonic, preview_every=self._preview_every
+                    )
                     if not self._stopping.is_set():
                         port.worker.run()
                 else:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, Protocol
 
 from firmware_bridge.errors import BridgeError, DeviceRefused, JobFailed
 from firmware_bridge.info import DeviceInfo
-from firmware_bridge.jobs import Failure, JobEvent, JobRequest, Progress, Result
+from firmware_bridge.jobs import Failure, JobEvent, JobRequest, Result, UnderWay
 from firmware_bridge.queue.queue import JobQueue, queue_id
 from firmware_bridge.wire.messages import FailureCode, RefusalCode
 
@@ -68,9 +69,20 @@ class Worker:
         queue: where jobs come from and go to.
         watch: told every event.
         clock: seconds, monotonic.
+        preview_every: steps between two previews of each job; 0: none.
     """
 
-    def __init__(self, device: Device, port: str, queue: JobQueue, watch: Watcher, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        device: Device,
+        port: str,
+        queue: JobQueue,
+        watch: Watcher,
+        clock: Callable[[], float],
+        *,
+        preview_every: int = 0,
+    ) -> None:
+        self._preview_every = preview_every
         self.port = port
         self._device = device
         self._queue = queue
@@ -121,9 +133,12 @@ class Worker:
 
     def _submit(self, job: JobRequest) -> None:
         try:
-            self._device.submit(job)
+            self._device.submit(replace(job, preview_every=self._preview_every))
         except DeviceRefused as refused:
-            if refused.code in _LATER:
+            if refused.code == RefusalCode.OTHER_BUNDLE:  # it has changed since the last hello
+                self._queue.give_back(self._id, [job.job_id])
+                self._greet()
+            elif refused.code in _LATER:
                 self._put_off(job, refused)
             else:
                 self._ended.append(Failure(job.job_id, FailureCode.BAD_INPUT, refused.what))
@@ -146,7 +161,7 @@ class Worker:
     def _take(self, event: JobEvent | None) -> None:
         """Take an event, and those that come close behind an end."""
         while event is not None:
-            if not isinstance(event, Progress):
+            if not isinstance(event, UnderWay):
                 self._held.discard(event.job_id)
                 self._ended.append(event)
             self._tell(event)
@@ -165,6 +180,10 @@ class Worker:
                 self._device.cancel(job_id)
         now = self._clock()
         if now - self._greeted > _GREET or (self._paused_until > now > self._greeted + _REST):
-            self._greeted = now
-            self._queue.seen(self._device.refresh(), self.port)
-            self._most = self._device.info.slots + AHEAD
+            self._greet()
+
+    def _greet(self) -> None:
+        self._greeted = self._clock()
+        info = self._device.refresh()
+        self._queue.seen(info, self.port)
+        self._most = min(info.slots + AHEAD, max(1, info.credits + len(self._held)))

@@ -21,6 +21,7 @@ _MENDS: Final[dict[int, str]] = {
     RefusalCode.BUNDLE_INVALID: "build the bundle anew for this board",
     RefusalCode.SELF_TEST: "build the bundle anew for this board; the former bundle stays active",
     RefusalCode.NO_ACTIVE_BUNDLE: "deploy a bundle first",
+    RefusalCode.OTHER_BUNDLE: "deploy the bundle that the job is for, or send it for any bundle",
     RefusalCode.UNTRUSTED: "sign with a key that the device trusts: python -m firmware_bridge keys trust",
     RefusalCode.DOWNGRADE: "release a higher version, or sign a permission to go back",
 }

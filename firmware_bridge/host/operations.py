@@ -125,7 +125,8 @@ def submit(
     def operation(ask: Ask) -> Operation[None]:
         deadline = 0 if job.deadline is None else max(1, round(job.deadline * 1000))
         fields = (job.job_id, job.kind, dict(job.params), len(job.payload), job.priority, deadline, received())
-        yield Post(messages.Submit(ask.number, *fields), limits.UPLOAD_TIMEOUT)
+        bundle = None if job.bundle is None else bytes.fromhex(job.bundle)
+        yield Post(messages.Submit(ask.number, *fields, bundle, job.preview_every), limits.UPLOAD_TIMEOUT)
         for offset in range(0, len(job.payload), limits.CHUNK):
             if ask.is_answered:
                 break

@@ -322,9 +322,9 @@ class JobQueue:
             self._end(database, job_id, Failure(job_id, FailureCode.DEADLINE, "its deadline passed before it began"))
 
     def _request(self, row: Sequence[Any]) -> JobRequest:
-        job_id, attempt, kind, params, payload, priority, deadline = row
+        job_id, attempt, kind, params, payload, priority, deadline, bundle = row
         left = None if deadline is None else max(0.0, deadline - self._clock())
-        return JobRequest(wire_id(job_id, attempt), kind, cbor2.loads(params), payload, priority, left)
+        return JobRequest(wire_id(job_id, attempt), kind, cbor2.loads(params), payload, priority, left, bundle)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -354,7 +354,7 @@ class JobQueue:
             return int(self._database.execute("PRAGMA data_version").fetchone()[0])
 
 
-_REQUEST: Final = "job_id, attempt, kind, params, payload, priority, deadline"
+_REQUEST: Final = "job_id, attempt, kind, params, payload, priority, deadline, bundle"
 
 
 def wire_id(job_id: str, attempt: int) -> str:

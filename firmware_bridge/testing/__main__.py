@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -22,8 +23,7 @@ from firmware_bridge.testing import ptyline
 from firmware_bridge.testing.device import MemoryDevice
 from firmware_bridge.testing.faulty import Faults
 from firmware_bridge.testing.figures import fleet, goodput, hostile, stream
-from firmware_bridge.testing.simulation import Machine, simulate
-from firmware_bridge.testing.simulation.model import DiskMachine
+from firmware_bridge.testing.simulation import Machine, cut, simulate
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 bench = typer.Typer(help="Measure a figure.", no_args_is_help=True, add_completion=False)
@@ -34,6 +34,8 @@ Share = Annotated[float, typer.Option(min=0.0, max=1.0, help="Probability, per f
 PerBit = Annotated[float, typer.Option(min=0.0, max=1.0, help="Probability, per bit.")]
 Rate = Annotated[float, typer.Option(min=1.0, help="Bytes a second of the line.")]
 UART_3M = 300_000.0
+BOARD = "edge.device.simulation:Board"
+"""By name: the bridge imports nothing of what is built on it."""
 
 
 @app.command("simulate")
@@ -41,9 +43,11 @@ def simulate_command(
     seed: Annotated[int | None, typer.Option(help="Replay this seed.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Run this many seeds.")] = 300,
     first: Annotated[int, typer.Option(help="The first of them.")] = 0,
-    machine: Annotated[str, typer.Option(help="What the devices are, MODULE:NAME.")] = "",
+    machine: Annotated[str, typer.Option(help="What the devices are, MODULE:NAME.")] = BOARD,
+    device_log: Annotated[bool, typer.Option("--device-log", help="Show what the devices log.")] = False,
 ) -> None:
     """Simulate host, devices, lines and disks; of a seed that breaks a promise, print the line that replays it."""
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.INFO if device_log else logging.CRITICAL + 1)
     kind = _machine(machine)
     chosen = range(first, first + seeds) if seed is None else (seed,)
     begun, broken = time.monotonic(), 0
@@ -54,8 +58,8 @@ def simulate_command(
             print(f"seed {number}: {outcome.seconds:.3f} s, {outcome.frames} frames, {outcome.boots} boots; {ends}")
         if outcome.violations:
             broken += 1
-            again = f"python -m firmware_bridge.testing simulate --seed {number}"
-            print(f"seed {number} breaks a promise; replay: {again}{f' --machine {machine}' if machine else ''}")
+            again = f"python -m firmware_bridge.testing simulate --seed {number}{_named(machine)}"
+            print(f"seed {number} breaks a promise; replay: {again}")
             for violation in outcome.violations:
                 print(f"  {violation}")
     print(f"{len(chosen)} seeds, {broken} broken, {time.monotonic() - begun:.1f} s")
@@ -63,9 +67,39 @@ def simulate_command(
         sys.exit(1)
 
 
+@app.command("cuts")
+def cuts_command(
+    seeds: Annotated[int, typer.Option(min=1, help="Cut everything this often, by other seeds.")] = 1,
+    first: Annotated[int, typer.Option(help="The first seed.")] = 1,
+    operation: Annotated[int | None, typer.Option(min=1, help="Cut only in this operation.")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Cut in each n-th operation.")] = 1,
+    machine: Annotated[str, typer.Option(help="What the device is, MODULE:NAME.")] = BOARD,
+) -> None:
+    """Cut the power in every disk operation of uploads, activations, jobs and a rollback, once each."""
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.CRITICAL + 1)
+    kind, done, broken, begun = _machine(machine), 0, 0, time.monotonic()
+    for seed in range(first, first + seeds):
+        whole = cut(kind, None, seed)
+        for number in range(1, whole.operations + 1, every) if operation is None else (operation,):
+            outcome = cut(kind, number, seed)
+            done += 1
+            if outcome.violations:
+                broken += 1
+                again = f"python -m firmware_bridge.testing cuts --first {seed} --operation {number}{_named(machine)}"
+                print(f"a cut in operation {number} breaks a promise; replay: {again}")
+                for violation in outcome.violations:
+                    print(f"  {violation}")
+        print(f"seed {seed}: {whole.operations} operations, {whole.ends}", flush=True)
+    print(f"{done} power cuts, {broken} broken, {time.monotonic() - begun:.1f} s")
+    if broken:
+        sys.exit(1)
+
+
+def _named(machine: str) -> str:
+    return "" if machine == BOARD else f" --machine {machine}"
+
+
 def _machine(name: str) -> Machine:
-    if not name:
-        return DiskMachine()
     module, _, attribute = name.partition(":")
     try:
         made: Machine = getattr(importlib.import_module(module), attribute)()

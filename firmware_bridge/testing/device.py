@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from firmware_bridge.errors import DeviceRefused, JobInputError
 from firmware_bridge.handler import Outbox
 from firmware_bridge.info import DeviceInfo
-from firmware_bridge.jobs import Failure, JobRequest, Progress, Result
+from firmware_bridge.jobs import Failure, JobRequest, Preview, Progress, Result
 from firmware_bridge.wire.messages import FailureCode, RefusalCode
 
 
@@ -143,6 +143,7 @@ class MemoryDevice:
             board="memory",
             versions={"kit": "0.1.0", "operators": 1},
             slots=self._slots,
+            credits=self._slots - len(self._running),
             memory_bytes=1 << 20,
             storage_free=self.store.free(),
             active_bundle=self.active,
@@ -226,6 +227,8 @@ class MemoryDevice:
         if running.step < steps:
             running.step += 1
             self._outbox.progress(Progress(job.job_id, running.step, steps, passes=1))
+            if job.preview_every and running.step % job.preview_every == 0:
+                self._outbox.preview(Preview(job.job_id, running.step, steps, (1, 2, 2), bytes([running.step] * 4)))
         elif "fail" in job.params:
             code = job.params["fail"]
             assert isinstance(code, int)

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Final
 
-PROTOCOL: Final = 2
+PROTOCOL: Final = 3
 """The protocol's version: packet header and messages together. Peers with different numbers do not talk."""

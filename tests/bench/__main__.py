@@ -12,7 +12,7 @@ from tests.bench.instructions import count
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 AsJson = Annotated[bool, typer.Option("--json", help="Write the result to stdout as JSON.")]
-Model = Annotated[str, typer.Argument(help="cifar10, demo, unet-SIZEpx-WIDTH or grid-SIZEpx-WIDTH.")]
+Model = Annotated[str, typer.Argument(help="cifar10, cifar10-heads, demo, or unet-, grid- or plain-SIZEpx-WIDTH.")]
 Isa = Annotated[str, typer.Option(help="Which of our kernels: auto, dotprod, neon, portable.")]
 Cpu = Annotated[str, typer.Option(help="The core to emulate, as QEMU names it.")]
 BoardName = Annotated[str, typer.Option("--board", help="Name or path of a board.")]
@@ -118,6 +118,23 @@ def compare(
 
     numbers = [int(number) for number in threads.split(",")]
     output.emit(compare_all(model, cpu, numbers, rounds, only or [], count=instructions), as_json=json)
+
+
+@app.command()
+@reports_errors
+def planned(
+    model: Model = "cifar10",
+    *,
+    cost: Annotated[float, typer.Option(help="Of the plan: a share of one pass of every layer at every step.")] = 0.5,
+    steps: Annotated[int, typer.Option(min=3, help="Of the sampler.")] = 13,
+    board: BoardName = "rpi5",
+    cpu: Cpu = "cortex-a76",
+    json: AsJson = False,
+) -> None:
+    """What a step costs under a plan of the planner; about ten minutes of planning."""
+    from tests.bench.report import show_planned
+
+    output.emit(show_planned(model, steps, cost, board, cpu), as_json=json)
 
 
 @app.command()

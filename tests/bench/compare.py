@@ -132,6 +132,11 @@ def wall(mine: Mapping[str, Prepared], rivals: Sequence[Entry], threads: int, ro
     return Wall(threads, contest(runners, rounds), missing)
 
 
+def scaling(prepared: Prepared, threads: Sequence[int], rounds: int) -> list[Standing]:
+    """Our engine against itself with other thread counts; the first one is the measure."""
+    return contest([OurRunner(f"{number} threads", prepared, number) for number in threads], rounds)
+
+
 def bundle_bytes(prepared: Prepared) -> int:
     """What goes to a device: the program, the engine and its libraries."""
     build = build_engine("aarch64")

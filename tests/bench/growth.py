@@ -1,4 +1,8 @@
-"""How a step, and a program, grow with image size, width and sampler steps: instructions, state, activations, file."""
+"""How a step, and a program, grow with image size, width and sampler steps: instructions, state, activations, file.
+
+By default of networks without attention: its scores grow with the fourth power of a side, so at 256 pixels it would be
+all that is counted, for an hour.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,8 @@ from tests.bench.counted import count_ours
 from tests.bench.instructions import MAC_CLASSES
 from tests.bench.ours import Setting, prepare
 
-SIZES = ("grid-32px-32", "grid-64px-32", "grid-128px-32", "grid-256px-32")
-WIDTHS = ("grid-32px-32", "grid-32px-64", "grid-32px-128", "grid-32px-256")
+SIZES = ("plain-32px-32", "plain-64px-32", "plain-128px-32", "plain-256px-32")
+WIDTHS = ("plain-32px-32", "plain-32px-64", "plain-32px-128", "plain-32px-256")
 STEPS = (4, 16, 64)
 """Of the sampler, for the first model alone. What depends on steps only is a table with a row a step in the program."""
 

@@ -34,12 +34,14 @@ class UNetShape:
         channels: of the images.
         head_channels: of one attention head; None = one head, as in google/ddpm-cifar10-32.
         shallow: only the first two levels, one block each: quick to lower, for grids of layer shapes.
+        attention: whether there is any.
     """
 
     size: int = 32
     widths: tuple[int, int, int, int] = CIFAR_WIDTHS
     channels: int = 3
     shallow: bool = False
+    attention: bool = True
     head_channels: int | None = None
 
     @property
@@ -47,7 +49,8 @@ class UNetShape:
         """What tables call it."""
         if self.widths == CIFAR_WIDTHS and not self.shallow:
             return "cifar10" if self.head_channels is None else "cifar10-heads"
-        return f"{'grid' if self.shallow else 'unet'}-{self.size}px-{self.widths[0]}"
+        kind = "unet" if not self.shallow else "grid" if self.attention else "plain"
+        return f"{kind}-{self.size}px-{self.widths[0]}"
 
 
 @dataclass(frozen=True)
@@ -75,14 +78,17 @@ def build_unet(shape: UNetShape) -> nn.Module:
 
     torch.manual_seed(SEED)
     levels = 2 if shape.shallow else 4
+    down = ["DownBlock2D", "AttnDownBlock2D" if shape.attention else "DownBlock2D", "DownBlock2D", "DownBlock2D"]
+    up = ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D" if shape.attention else "UpBlock2D", "UpBlock2D"]
     unet: nn.Module = UNet2DModel(
         sample_size=shape.size,
         in_channels=shape.channels,
         out_channels=shape.channels,
         layers_per_block=1 if shape.shallow else 2,
         block_out_channels=shape.widths[:levels],
-        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D")[:levels],
-        up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D")[-levels:],
+        down_block_types=tuple(down[:levels]),
+        up_block_types=tuple(up[-levels:]),
+        add_attention=shape.attention,
         attention_head_dim=shape.head_channels,
         downsample_padding=0,
         flip_sin_to_cos=False,
@@ -105,9 +111,8 @@ def unet_model(shape: UNetShape) -> PretrainedModel:
 def model_named(name: str) -> PretrainedModel:
     """The model of that name: cifar10, cifar10-heads, demo, or unet-SIZEpx-WIDTH.
 
-    The levels of the last have 1, 2, 2, 2 times WIDTH channels.
-
-    "grid" in place of "unet" makes it shallow.
+    The levels of the last have 1, 2, 2, 2 times WIDTH channels. "grid" in place of "unet" makes it shallow, "plain"
+    free of attention, too.
 
     Raises:
         BenchError: no such name.
@@ -116,11 +121,13 @@ def model_named(name: str) -> PretrainedModel:
         return load_model()
     if name in {"cifar10", "cifar10-heads"}:
         return unet_model(UNetShape(head_channels=8 if name.endswith("heads") else None))
-    match = re.fullmatch(r"(unet|grid)-(\d+)px-(\d+)", name)
+    match = re.fullmatch(r"(unet|grid|plain)-(\d+)px-(\d+)", name)
     if match is None:
         raise BenchError(f"unknown model {name!r}", mend="cifar10, demo, unet-32px-64 are such names")
     first = int(match[3])
-    return unet_model(UNetShape(int(match[2]), (first, 2 * first, 2 * first, 2 * first), shallow=match[1] == "grid"))
+    widths = (first, 2 * first, 2 * first, 2 * first)
+    shallow, attention = match[1] != "unet", match[1] != "plain"
+    return unet_model(UNetShape(int(match[2]), widths, shallow=shallow, attention=attention))
 
 
 def layer_shapes(denoiser: Callable[[Tensor, Tensor], Tensor], sample_shape: tuple[int, int, int]) -> list[LayerShape]:

@@ -11,7 +11,8 @@ from calib.modulated import modulate
 from calib.planner.candidate import planned
 from calib.samplers import build_sampler
 from edge.cache import cache_folder, content_key, sources_key
-from edge.device.engine_process import EngineCommand, EngineProcess, StepReport
+from edge.device.engine import StepReport
+from edge.device.engine_process import EngineCommand, EngineProcess
 from edge.toolchain import EngineBuild, build_engine
 from tests.bench.instructions import X86, Recording, counter
 from tests.bench.models import LayerShape, layer_shapes, model_named

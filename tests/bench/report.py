@@ -9,7 +9,7 @@ from typing import Any
 
 from boards import Board, Cost, load_board
 from edge.console import Stages
-from tests.bench import compare, contest, cost, growth, output, roofline
+from tests.bench import compare, contest, cost, growth, output, planner, roofline
 from tests.bench.counted import count_ours, count_rival
 from tests.bench.instructions import MAC_CLASSES, X86, BenchError, Counts
 from tests.bench.models import UNetShape, model_named
@@ -40,6 +40,11 @@ def compare_all(
         with stages.stage(f"contest, {number} threads, {rounds} rounds"):
             walls.append(compare.wall(mine, rivals, number, rounds))
         _show_wall(model, walls[-1])
+    scaled = []
+    if len(threads) > 1:
+        with stages.stage("our engine with each number of threads"):
+            scaled = compare.scaling(mine["ours"], threads, rounds)
+        _show_scaling(model, scaled)
     with stages.stage("start our engine"):
         starts = {name: contest.measure_start(prepared, max(threads)) for name, prepared in mine.items()}
     _show_starts(f"{model}: start of our engine, {max(threads)} threads", starts)
@@ -49,7 +54,14 @@ def compare_all(
     for each in missing:
         output.say(f"not measured: {each.name}: {each.reason}")
     instructions = {name: {**counts, "total": counts.total} for name, counts in counted.items()}
-    document = {"model": model, "cpu": cpu, "instructions": instructions, "wall": walls, "starts": starts}
+    document = {
+        "model": model,
+        "cpu": cpu,
+        "instructions": instructions,
+        "wall": walls,
+        "starts": starts,
+        "threads": scaled,
+    }
     return {**document, "bytes": sizes, "missing": missing, "seconds": stages.seconds}
 
 
@@ -129,6 +141,22 @@ def _show_wall(model: str, wall: compare.Wall) -> None:
     ]
     columns = ["", "median", "of ours", "quartiles", "start", "peak memory"]
     output.show(f"{model} on this machine, {wall.threads} threads, interleaved rounds", columns, rows)
+
+
+def _show_scaling(model: str, standings: Sequence[contest.Standing]) -> None:
+    rows = [
+        [s.name, f"{s.milliseconds:.1f} ms", f"{1 / s.ratio:.2f}", f"{1 / s.spread[1]:.2f} - {1 / s.spread[0]:.2f}"]
+        for s in standings
+    ]
+    output.show(f"{model}, ours: threads, interleaved rounds", ["", "median", "times as fast", "quartiles"], rows)
+
+
+def show_planned(model: str, steps: int, budget: float, board: str, cpu: str) -> planner.PlannedCount:
+    """A step under a plan of the planner."""
+    with Stages().stage(f"plan {model} for cost {budget}, lower, count"):
+        found = planner.measure(model, steps, budget, board, cpu)
+    output.say(f"{model}, plan of cost {found.cost:.2f}: {output.giga(found.counts.total)} instructions a step")
+    return found
 
 
 def fit_board(name: str) -> dict[str, Any]:

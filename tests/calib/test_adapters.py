@@ -160,7 +160,10 @@ def test_guidance_moves_away_from_the_unconditional_output() -> None:
     bound = model.denoiser(x, t, by, label)
     free = model.denoiser(x, t, torch.zeros(2), torch.tensor([4, 4]))
     torch.testing.assert_close(strong.denoiser(x, t, by, label), free + 3 * (bound - free))
-    assert strong.content_hash not in {model.content_hash, guided(model, 2.0).content_hash}
+    assert strong.content_hash not in {
+        model.content_hash,
+        guided(model, 2.0, {"label": torch.tensor([4])}).content_hash,
+    }
     assert strong.condition_names == ("by", "label")
 
 
@@ -170,11 +173,17 @@ def test_guidance_needs_conditions_of_the_right_shape() -> None:
     model = adapt(Shift(), sample_shape=(4, 6), conditions=conditions())
     with pytest.raises(ModelError, match="condition label"):
         guided(model, 2.0, {"label": torch.tensor([4, 4])})
+    with pytest.raises(ModelError, match="condition label: nothing stands for"):
+        guided(model, 2.0)
+    with pytest.raises(ModelError, match="condition lable"):
+        guided(model, 2.0, {"lable": torch.tensor([4])})
 
 
 def test_a_guided_model_is_calibrated_and_sampled_like_any_other() -> None:
     torch.manual_seed(2)
-    model = guided(adapt(Shift(), sample_shape=(4, 6), time=vp(), conditions=conditions()), 2.0)
+    nothing = {"label": torch.tensor([4])}
+    model = adapt(Shift(), sample_shape=(4, 6), time=vp(), conditions=conditions(), unconditional=nothing)
+    model = guided(model, 2.0)
     sampler = build_sampler("ddpm", 6, model.schedule)
     quantized = modulate(model, calibrate(model, sampler, CalibrationConfig(seeds=2, batch=2)))
     x = start_generation(sampler, noise_batch([1, 2], model.sample_shape))
@@ -231,3 +240,39 @@ def test_computed_weights_are_made_plain() -> None:
     assert type(plain[0]) is nn.Linear
     x = torch.randn(2, 4)
     torch.testing.assert_close(plain(x), module(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+def test_the_old_normalizing_hooks_and_batch_norms_are_made_plain() -> None:
+    torch.manual_seed(6)
+    module = nn.Sequential(
+        nn.utils.weight_norm(nn.Conv1d(4, 5, 3)), nn.BatchNorm1d(5), nn.utils.spectral_norm(nn.Conv1d(5, 4, 1))
+    )
+    for _ in range(3):
+        module(3 * torch.randn(8, 4, 9) + 1)  # statistics, and weights that were computed with gradients
+    module.eval()
+    plain = plain_module(module)
+    x = torch.randn(2, 4, 9)
+    torch.testing.assert_close(plain(x), module(x))
+    assert not any(part._forward_pre_hooks for part in plain.modules())
+    assert [type(part).__name__ for part in plain] == ["Conv1d", "ChannelAffine", "Conv1d"]
+    assert type(module[1]) is nn.BatchNorm1d
+
+
+def test_a_model_may_ask_its_layers_for_their_weights_and_sizes() -> None:
+    class Asking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = nn.Linear(6, 6)
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            scale = self.mix.weight.abs().mean() / self.mix.in_features + t[:, None] / 1e4
+            return scale * self.mix(x.to(next(self.parameters()).dtype))
+
+    torch.manual_seed(7)
+    model = adapt(Asking(), sample_shape=(6,))
+    sampler = build_sampler("ddim", 5, model.schedule)
+    quantized = modulate(model, calibrate(model, sampler, CalibrationConfig(seeds=2, batch=2)))
+    x = start_generation(sampler, noise_batch([1], model.sample_shape))
+    exact = sample(model, sampler, x)
+    assert float((sample(quantized, sampler, x) - exact).square().mean()) < 1e-4 * float(exact.square().mean())

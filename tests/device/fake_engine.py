@@ -116,6 +116,9 @@ class Toy:
         anomaly = array("f", [0.25] * (self.height * self.width)) if job["map"] else array("f")
         return struct.pack("<B3xf", job["map"], 0.25) + array("f", job["x"]).tobytes() + anomaly.tobytes()
 
+    def look(self, slot: int) -> bytes:
+        return array("f", self.slot(slot)["x"]).tobytes()
+
     def snapshot(self, slot: int) -> bytes:
         job = self.slot(slot)
         version, inner, gauss = job["noise"].getstate()
@@ -144,7 +147,7 @@ class Toy:
         return struct.pack("<QQ", 5_000_000, self.program["state"] * len(self.slots))
 
     def answer(self, kind: int, slot: int, payload: bytes) -> bytes:
-        name = ("", "info", "begin", "step", "result", "snapshot", "restore", "release", "memory")[kind]
+        name = ("", "info", "begin", "step", "result", "snapshot", "restore", "release", "memory", "look")[kind]
         self.misbehave(name)
         if slot >= self.options.slots:
             raise Refusal(2, f"slot {slot}")

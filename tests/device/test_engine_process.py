@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edge.device.engine_process import EngineProcess, ImageType, Timeouts
+from edge.device.engine import ImageType
+from edge.device.engine_process import EngineProcess, Timeouts
 from edge.device.errors import EngineDied, EngineRefused
 
 if TYPE_CHECKING:

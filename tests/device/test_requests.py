@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge.bundle import ConditionFacts, ModelFacts
-from edge.device.engine_process import ImageType
+from edge.device.engine import ImageType
 from edge.device.errors import JobRejected
 from edge.device.requests import read_job
 from firmware_bridge.jobs import JobRequest

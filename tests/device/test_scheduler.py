@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from boards.errors import KitError
-from edge.device.engine_process import EngineCommand, EngineProcess, EngineResult, StepReport
+from edge.device.engine import EngineResult, StepReport
+from edge.device.engine_process import EngineCommand, EngineProcess
 from edge.device.errors import Busy, EngineDied, EngineRefused, JobCancelled, JobExpired
 from edge.device.scheduler import Job, Scheduler, Totals
 from edge.device.snapshots import Snapshot

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from boards.errors import KitError
-from edge.device.engine_process import EngineResult, StepReport
+from edge.device.engine import EngineResult, StepReport
 from edge.device.errors import EngineDied, EngineRefused, JobCancelled, JobExpired
 from edge.device.scheduler import Job, Scheduler, Totals
 from edge.device.snapshots import Snapshot

@@ -11,7 +11,7 @@ from edge.device import durable
 from edge.device.blobs import Blobs
 from edge.device.disk import Disk, FolderDisk
 from edge.device.errors import BundleRejected, HashMismatch, NoSpace, StorageError
-from edge.device.store import Store
+from edge.device.store import Store, bundle_folder
 from firmware_bridge.testing.disk import MemoryDisk
 
 from .toy_store import BUNDLES, MIB, NEW, OLD, THIRD, Node, sha, upload
@@ -73,7 +73,7 @@ def test_a_discarded_upload_leaves_nothing(disk: Disk) -> None:
 @pytest.mark.parametrize("digest", ["../../etc/passwd", "A" * 64, "a" * 63, "", "a" * 64 + "/x"])
 def test_only_digests_become_file_names(disk: Disk, digest: str) -> None:
     store = Store(disk, MIB)
-    for use in (store.folder, store.manifest, store.blobs.has, store.blobs.read_index):
+    for use in (bundle_folder, store.manifest, store.blobs.has, store.blobs.read_index):
         with pytest.raises(StorageError, match="not a SHA-256"):
             use(digest)
     with pytest.raises(StorageError, match="not a SHA-256"):
@@ -133,7 +133,7 @@ def test_a_full_disk_is_no_space_and_a_broken_one_storage(monkeypatch: pytest.Mo
 def test_a_bundle_has_its_files_under_their_names(disk: Disk) -> None:
     node = Node(disk)
     node.deploy(OLD, b"signed")
-    folder = node.store.folder(OLD.bundle_id)
+    folder = bundle_folder(OLD.bundle_id)
     assert disk.names(folder) == [".release", "file-0", "file-1", "file-2", "manifest.json"]
     assert disk.is_executable(f"{folder}/file-0")
     assert not disk.is_executable(f"{folder}/file-1")

@@ -18,8 +18,9 @@ from boards import Board, load_board
 from edge.device.errors import StorageError
 from edge.device.recovery import MAX_STARTS
 from edge.device.supervisor import QUEUE_LIMIT, Supervisor
+from edge.device.surroundings import this_machine
 from firmware_bridge.errors import DeviceRefused
-from firmware_bridge.jobs import Failure, JobRequest, Progress, Result
+from firmware_bridge.jobs import Failure, JobRequest, Preview, Progress, Result
 from firmware_bridge.wire.messages import FailureCode, RefusalCode
 
 from .conftest import bring, toy_bundle
@@ -37,6 +38,7 @@ class Outbox:
         self.stages: list[tuple[str, int, int]] = []
         self.activations: dict[int, str | tuple[int, str]] = {}
         self.steps: list[Progress] = []
+        self.previews: list[Preview] = []
         self.ends: dict[str, Result | Failure] = {}
 
     def room(self) -> int:
@@ -59,6 +61,10 @@ class Outbox:
             self.steps.append(progress)
         return self.has_room
 
+    def preview(self, preview: Preview) -> bool:
+        self.previews.append(preview)
+        return True
+
     def result(self, result: Result) -> None:
         assert result.job_id not in self.ends
         self.ends[result.job_id] = result
@@ -75,7 +81,8 @@ class Device:
     """A supervisor with a host at the other end, and what a host does."""
 
     def __init__(self, root: Path, board: Board, **options: Any) -> None:  # noqa: ANN401  the supervisor's
-        self.supervisor = Supervisor(root, board, **options)
+        self.supervisor = Supervisor(board, this_machine(root, board), **options)
+        self.supervisor.start()
         self.outbox = Outbox()
         self.supervisor.attach(self.outbox)
         self.supervisor.session_opened()
@@ -256,6 +263,50 @@ def test_cancelling(start: Starter, tmp_path: Path) -> None:
     assert image_of(device.run(inspect("next", bytes(64), start=1999))[0])
 
 
+def test_a_job_for_another_bundle_is_refused(start: Starter, tmp_path: Path) -> None:
+    device = start()
+    bundle = toy_bundle(tmp_path)
+    device.deploy(bundle)
+    with pytest.raises(DeviceRefused, match=f"meant for bundle abababababab, {bundle.bundle_id[:12]} is active") as no:
+        device.supervisor.submit(replace(generate("a"), bundle="ab" * 32))
+    assert no.value.code == RefusalCode.OTHER_BUNDLE
+    assert image_of(device.run(replace(generate("a"), bundle=bundle.bundle_id))[0])
+
+
+def test_credits_are_the_jobs_that_it_takes_before_it_is_busy(start: Starter, tmp_path: Path) -> None:
+    device = start()
+    device.deploy(toy_bundle(tmp_path, steps=2000, slow=0.002))
+    for number in range(3):
+        device.supervisor.submit(generate(f"job-{number}"))
+    assert device.supervisor.describe().credits == QUEUE_LIMIT - 3
+
+
+def test_previews_of_a_job_that_wants_them(start: Starter, tmp_path: Path) -> None:
+    device = start()
+    device.deploy(toy_bundle(tmp_path, steps=7, slow=0.2))
+    device.run(replace(generate("seen"), preview_every=3), generate("unseen"))
+    seen = device.outbox.previews
+    assert [(each.job_id, each.step, each.of, each.shape) for each in seen] == [
+        ("seen", 3, 7, (1, 4, 4)),
+        ("seen", 6, 7, (1, 4, 4)),
+    ]
+    assert all(len(each.pixels) == 16 and len(set(each.pixels)) > 1 for each in seen)
+
+
+def test_previews_are_not_too_frequent(start: Starter, tmp_path: Path) -> None:
+    device = start()
+    device.deploy(toy_bundle(tmp_path, steps=100, slow=0.001))
+    device.run(replace(generate("a"), preview_every=1))
+    assert len(device.outbox.previews) <= 2
+
+
+def test_an_engine_that_cannot_show_its_image_runs_the_job_all_the_same(start: Starter, tmp_path: Path) -> None:
+    device = start()
+    device.deploy(toy_bundle(tmp_path, misbehave={"at": "look", "how": "refuse"}))
+    assert image_of(device.run(replace(generate("a"), preview_every=1))[0])
+    assert not device.outbox.previews
+
+
 def test_a_job_submitted_twice_runs_once(start: Starter, tmp_path: Path) -> None:
     device = start()
     device.deploy(toy_bundle(tmp_path))
@@ -328,6 +379,20 @@ def test_a_job_that_takes_the_device_down_each_time_is_given_up(start: Starter, 
     (end,) = device.run(generate("a"))
     assert isinstance(end, Failure)
     assert "went down 3 times" in end.message
+
+
+def test_a_job_that_only_waited_is_not_blamed_when_the_device_goes_down(start: Starter, tmp_path: Path) -> None:
+    device = start()
+    device.deploy(toy_bundle(tmp_path, slots=1, steps=200, slow=0.01))
+    device.supervisor.submit(generate("guilty"))
+    device.supervisor.submit(generate("innocent"))
+    for _ in range(MAX_STARTS):
+        device.until(lambda steps=device.outbox.steps: bool(steps))
+        device = start()
+    guilty, innocent = device.run(generate("guilty"), generate("innocent"))
+    assert isinstance(guilty, Failure)
+    assert isinstance(innocent, Result)
+    assert "restarts" not in innocent.meta
 
 
 def test_a_job_of_another_bundle_does_not_go_on(start: Starter, tmp_path: Path) -> None:
@@ -544,7 +609,7 @@ def test_an_activation_waits_for_the_jobs_before_it(start: Starter, tmp_path: Pa
 def test_only_one_supervisor_has_the_folder(start: Starter, tmp_path: Path, board: Board) -> None:
     start()
     with pytest.raises(StorageError, match="another supervisor"):
-        Supervisor(tmp_path / "root", board)
+        this_machine(tmp_path / "root", board)
 
 
 def test_a_device_keeps_its_id_and_changes_its_boot_id(start: Starter) -> None:

@@ -73,32 +73,45 @@ def test_a_file_with_other_tensors_is_refused(model: PretrainedModel, tmp_path: 
         wanted_conditions(["label=1", "label=2"], model)
 
 
-def test_a_guided_class_conditional_model_runs_on_a_board(tmp_path: Path) -> None:
-    from diffusers import DDPMScheduler, UNet2DModel
+LABELLED = """
+import torch
+from torch import nn
 
+from calib import adapt, flow
+
+
+class Labelled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Embedding(6, 16)
+        self.first, self.last = nn.Conv1d(2, 16, 3, padding=1), nn.Conv1d(16, 2, 3, padding=1)
+
+    def forward(self, x, t, label):
+        return self.last(torch.relu(self.first(x) + self.rows(label)[:, :, None] + t[:, None, None]))
+
+
+def build():
     torch.manual_seed(8)
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        layers_per_block=1,
-        block_out_channels=(8,),
-        down_block_types=("DownBlock2D",),
-        up_block_types=("UpBlock2D",),
-        norm_num_groups=4,
-        num_class_embeds=5,
+    return adapt(
+        Labelled(),
+        sample_shape=(2, 21),
+        time=flow(time_scale=1.0),
+        conditions={"label": torch.arange(5)},
+        unconditional={"label": torch.tensor([5])},
     )
-    with torch.no_grad():
-        for weight in unet.conv_out.parameters():
-            weight.mul_(0.05)
-    unet.save_pretrained(tmp_path / "model" / "unet", safe_serialization=True)
-    DDPMScheduler().save_config(tmp_path / "model" / "scheduler")
-    (tmp_path / "model" / "model_index.json").write_text(json.dumps({"unet": ["diffusers", "UNet2DModel"]}))
-    words = f"--board host --model {tmp_path / 'model'} --virtual --sampler ddpm --steps 4 --guidance 2"
-    words += f" --condition class_labels=3 --generate 1 --generate 2 --out {tmp_path / 'out'}"
+"""
+
+
+def test_a_function_of_the_users_code_is_deployed_with_guidance(tmp_path: Path) -> None:
+    (tmp_path / "labelled.py").write_text(LABELLED)
+    words = (
+        f"--board host --model {tmp_path / 'labelled.py'}:build --virtual --sampler flow-euler --steps 4 --guidance 2"
+    )
+    words += f" --guidance 2 --condition label=3 --generate 1 --generate 2 --out {tmp_path / 'out'}"
     command = [sys.executable, "-m", "edge.deploy", *words.split(), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
+    assert report["model"] == "Labelled"
     assert [job["steps"] for job in report["jobs"]] == [4, 4]
     assert all(job["psnr_oracle_db"] is None or job["psnr_oracle_db"] > 50 for job in report["jobs"])

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from calib import PretrainedModel, adapt, edm, flow, guided, load_model, vp
+from calib import PretrainedModel, adapt, edm, flow, guided, load_model, ve, vp
 
 
 class MixerBlock(nn.Module):
@@ -65,6 +65,31 @@ class Wave(nn.Module):
         return self.last(high + self.up(functional.silu(self.down(high))))
 
 
+class Mobile(nn.Module):
+    """Depthwise convolution, trained batch norm, squeeze and excitation, pixel shuffle cut to an odd size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.utils.weight_norm(nn.Conv2d(3, 16, 3, padding="same"))
+        self.down = nn.Conv2d(16, 24, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(24)
+        self.depthwise = nn.Conv2d(24, 24, 5, padding=2, groups=24)
+        self.squeeze = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(24, 6, 1), nn.ReLU(), nn.Conv2d(6, 24, 1))
+        self.up = nn.Conv2d(24, 64, 1)
+        self.last = nn.Conv2d(16, 3, 3, padding=1)
+        with torch.no_grad():
+            self.norm.running_mean.normal_()
+            self.norm.running_var.uniform_(0.5, 2)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        x = x.to(self.down.weight.dtype)
+        high = functional.hardswish(self.first(x) + t[:, None, None, None])
+        low = self.depthwise(functional.relu(self.norm(self.down(high))))
+        low = low * torch.sigmoid(self.squeeze(low))
+        raised = functional.pixel_shuffle(self.up(low), self.down.stride[0])
+        return self.last(high + raised[..., : high.shape[2], : high.shape[3]])
+
+
 class Tokens(nn.Module):
     """PyTorch's own transformer over 7 tokens of width 10, with a mask; an EDM network."""
 
@@ -93,6 +118,13 @@ def mixer() -> PretrainedModel:
 def wave() -> PretrainedModel:
     torch.manual_seed(12)
     return adapt(Wave(), sample_shape=(3, 37), time=flow())
+
+
+def mobile() -> PretrainedModel:
+    torch.manual_seed(17)
+    net = Mobile()
+    net.eval()(torch.zeros(1, 3, 9, 7), torch.zeros(1))  # the old weight norm leaves a weight with gradients behind
+    return adapt(net, sample_shape=(3, 9, 7), prediction="scaled_score", time=ve(0.05, 20.0, time="log_sigma"))
 
 
 def tokens() -> PretrainedModel:

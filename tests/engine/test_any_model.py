@@ -25,6 +25,7 @@ LEAST_DB = 50.0
 CASES: dict[str, tuple[Callable[[Path], PretrainedModel], str, int]] = {
     "mixer, score, continuous time": (lambda _: models.mixer(), "heun", 3),
     "conv1d, flow": (lambda _: models.wave(), "flow-euler", 4),
+    "mobile blocks, noise levels": (lambda _: models.mobile(), "euler", 4),
     "transformer, EDM": (lambda _: models.tokens(), "euler", 4),
     "UNet with classes": (models.label_unet, "ddpm", 4),
     "UNet with texts and guidance": (models.text_unet, "dpmpp2m", 4),

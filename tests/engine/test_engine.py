@@ -22,7 +22,8 @@ from engine_selftest import needs_emulator
 from calib.inspection import anomaly_map
 from calib.noise import noise
 from calib.sampling import sample
-from edge.device.engine_process import EngineCommand, EngineProcess, EngineResult, ImageType
+from edge.device.engine import EngineResult, ImageType
+from edge.device.engine_process import EngineCommand, EngineProcess
 from edge.device.errors import EngineDied, EngineRefused
 from edge.toolchain import build_engine
 
@@ -140,6 +141,15 @@ def test_eight_bit_pixels_mean_the_same_image(engine: EngineProcess) -> None:
     engine.begin(0, 1, 3, pixels.tobytes(), ImageType.UINT8)
     engine.begin(1, 1, 3, image.tobytes())
     assert finish(engine, 0) == finish(engine, 1)
+
+
+def test_a_look_shows_the_sample_between_steps(engine: EngineProcess) -> None:
+    with pytest.raises(EngineRefused):
+        engine.look(0)
+    engine.begin(0, 7, 0, None)
+    for _ in range(2):
+        (x,) = run_steps(engine, 0, 1)
+        assert engine.look(0) == x.tobytes()
 
 
 def test_a_step_reports_what_it_did(engine: EngineProcess, program: Program) -> None:

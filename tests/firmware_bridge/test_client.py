@@ -24,7 +24,7 @@ from firmware_bridge.errors import (
     RemoteProtocolError,
 )
 from firmware_bridge.info import DeviceInfo
-from firmware_bridge.jobs import Failure, JobRequest, Progress, Result, new_job_id
+from firmware_bridge.jobs import Failure, JobRequest, Preview, Progress, Result, new_job_id
 from firmware_bridge.link.serial import SerialLink, open_port
 from firmware_bridge.testing.bench import Bench, Order
 from firmware_bridge.testing.device import MemoryDevice, MemoryStore
@@ -199,6 +199,15 @@ def test_a_job_reports_each_step_and_its_result(bench: Bench) -> None:
         assert list(client.events()) == []
         client.refresh()
     assert device.forgotten == [job.job_id]
+
+
+def test_a_job_that_is_watched_sends_previews(bench: Bench) -> None:
+    start(bench)
+    with bench.client() as client:
+        client.submit(replace(echo("seen", steps=6), preview_every=3))
+        previews = [event for event in client.events() if isinstance(event, Preview)]
+        assert previews == [Preview("seen", step, 6, (1, 2, 2), bytes([step] * 4)) for step in (3, 6)]
+        assert client.run(replace(echo("again"), preview_every=1)).job_id == "again"
 
 
 def test_jobs_are_interleaved_and_keep_apart(bench: Bench) -> None:

@@ -15,6 +15,6 @@ def test_job_ids_are_uuids_of_version_7_that_sort_by_time() -> None:
 
 
 def test_a_device_info_survives_the_wire() -> None:
-    info = DeviceInfo("a/1", "id", "boot", "rpi5", {"kit": "0.1.0"}, 2, 3, 4, "ab" * 32, ("resume",))
+    info = DeviceInfo("a/1", "id", "boot", "rpi5", {"kit": "0.1.0"}, 2, 64, 3, 4, "ab" * 32, ("resume",))
     assert DeviceInfo.of(info.reply(7)) == info
     assert info.reply(7).request == 7

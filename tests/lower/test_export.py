@@ -103,7 +103,7 @@ def test_memory_is_as_predicted(tiny: Lowered, odd: Lowered) -> None:
         assert (lowered.result.state_bytes < planned) is upsampled
         assert lowered.result.state_bytes <= planned
         assert 0 < lowered.result.activation_bytes < 1 << 20
-        weights = sum(layer.weight.numel() for layer in lowered.program.operator_layers().values())
+        weights = sum(layer.packed_weight.numel() for layer in lowered.program.operator_layers().values())
         assert lowered.result.program_bytes > weights
 
 

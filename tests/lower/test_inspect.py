@@ -61,7 +61,7 @@ def report_of(call: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> tuple[
 def call_operator(layer: OperatorLinear, x: torch.Tensor, lattice_state: torch.Tensor) -> torch.Tensor:
     y: torch.Tensor = torch.ops.modiff.linear(
         x, None, layer.step, lattice_state, layer.accumulator, layer.history, layer.counters,
-        layer.weight, layer.residual_weight, layer.scale, layer.bias, layer.table, 1.0, 13, False,
+        layer.packed_weight, layer.residual_weight, layer.scale, layer.output_bias, layer.table, 1.0, 13, False,
         *NO_PROLOGUE, *NO_EPILOGUE,
     )  # fmt: skip
     return y

@@ -11,41 +11,57 @@
 
 namespace modiff {
 
-// exp(-x) = 2^n * exp(-r), n = rne(-x / ln 2), r = x + n * ln 2, |r| <= ln(2) / 2.
+// exp(-x) = 2^n * exp(-r), n = rne(-x / ln 2), r = x + n * ln 2, |r| <= ln(2) / 2. This and the objects below are made
+// before a loop, which then keeps their constants in registers.
 template <typename S>
-struct ExpOfNegated {
-  typename S::F fraction;  // exp(-r), within [0.7, 1.42]
-  typename S::I units;     // n, in the low 9 bits
+class ExpOfNegated {
+ public:
+  using F = typename S::F;
 
-  MODIFF_INLINE explicit ExpOfNegated(const typename S::F& value) {
-    constexpr float kHighest = 87.0F;
-    constexpr float kPerLn2 = 1.44269504088896341F;
-    constexpr float kLn2 = 0.693147180559945309F;
-    constexpr float kRoundingBias = 12582912.0F;  // 2^23 + 2^22: its last bits count units
-    const typename S::F bias = S::splat(kRoundingBias);
-    const typename S::F x = S::at_most(S::at_least(value, S::splat(-kHighest)), S::splat(kHighest));
-    const typename S::F biased = S::fma(x, S::splat(-kPerLn2), bias);
-    const typename S::F r = S::fma(S::sub(biased, bias), S::splat(kLn2), x);
-    const typename S::F square = S::mul(r, r);
-    // exp(-r) = (1 - r) + r^2 * (c0 + c1 r + r^2 (c2 + c3 r)): minimax, relative error 1.05e-7.
-    const typename S::F low = S::fma(r, S::splat(-0.16667114198207855F), S::splat(0.499992311000824F));
-    const typename S::F high = S::fma(r, S::splat(-0.008312515914440155F), S::splat(0.04189020022749901F));
-    const typename S::F polynomial = S::fma(square, high, low);
-    fraction = S::fma(square, polynomial, S::sub(S::splat(1.0F), r));
-    units = S::bits(biased);
+  MODIFF_INLINE F operator()(const F& x) const {
+    const Parts parts(*this, x);
+    const typename S::I power = S::add_bits(S::template shift_left<23>(parts.units), S::splat_bits(127U << 23U));
+    return S::mul(parts.fraction, S::from_bits(power));
   }
+
+  // Anything where x is NaN, which saves a product.
+  MODIFF_INLINE F of_a_number(const F& x) const {
+    const Parts parts(*this, x);
+    return S::from_bits(S::add_bits(S::bits(parts.fraction), S::template shift_left<23>(parts.units)));
+  }
+
+ private:
+  struct Parts {
+    F fraction;           // exp(-r), within [0.7, 1.42]
+    typename S::I units;  // n, in the low 9 bits
+
+    MODIFF_INLINE Parts(const ExpOfNegated& c, const F& value) {
+      const F x = S::at_most(S::at_least(value, c.lowest_), c.highest_);
+      const F biased = S::fma(x, c.per_ln2_, c.bias_);
+      const F r = S::fma(S::sub(biased, c.bias_), c.ln2_, x);
+      const F square = S::mul(r, r);
+      // exp(-r) = (1 - r) + r^2 * (c0 + c1 r + r^2 (c2 + c3 r)): minimax, relative error 1.05e-7.
+      const F low = S::fma(r, c.c1_, c.c0_);
+      const F high = S::fma(r, c.c3_, c.c2_);
+      fraction = S::fma(square, S::fma(square, high, low), S::sub(c.one_, r));
+      units = S::bits(biased);
+    }
+  };
+
+  F lowest_ = S::constant(-87.0F);
+  F highest_ = S::constant(87.0F);
+  F per_ln2_ = S::constant(-1.44269504088896341F);
+  F ln2_ = S::constant(0.693147180559945309F);
+  F bias_ = S::constant(12582912.0F);  // 2^23 + 2^22: its last bits count units
+  F one_ = S::constant(1.0F);
+  F c0_ = S::constant(0.499992311000824F);
+  F c1_ = S::constant(-0.16667114198207855F);
+  F c2_ = S::constant(0.04189020022749901F);
+  F c3_ = S::constant(-0.008312515914440155F);
 };
 
-// exp(-x).
-template <typename S>
-MODIFF_INLINE typename S::F exp_of_negated(const typename S::F& x) {
-  const ExpOfNegated<S> parts(x);
-  const typename S::I exponent = S::add_bits(S::template shift_left<23>(parts.units), S::splat_bits(127U << 23U));
-  return S::mul(parts.fraction, S::from_bits(exponent));
-}
-
 // 2^x for x <= 0; below -100, 2^-100, which no sum of larger ones feels and no product makes subnormal. Anything where x
-// is NaN. An object, so that a loop keeps the constants in registers.
+// is NaN.
 template <typename S>
 class Exp2OfNegative {
  public:
@@ -75,25 +91,25 @@ class Exp2OfNegative {
   F c5_ = S::constant(0.001326472731307149F);
 };
 
-// 1 + exp(-x); anything where x is NaN, which saves a product.
+// x / (1 + exp(-x)).
 template <typename S>
-MODIFF_INLINE typename S::F one_plus_exp_of_negated(const typename S::F& x) {
-  const ExpOfNegated<S> parts(x);
-  const typename S::I scaled = S::add_bits(S::bits(parts.fraction), S::template shift_left<23>(parts.units));
-  return S::add(S::splat(1.0F), S::from_bits(scaled));
-}
+class Silu {
+ public:
+  using F = typename S::F;
 
-template <typename S>
-MODIFF_INLINE typename S::F silu(const typename S::F& x) {
-  return S::div(x, one_plus_exp_of_negated<S>(x));
-}
+  MODIFF_INLINE F operator()(const F& x) const { return S::div(x, S::add(one_, exp_.of_a_number(x))); }
+
+ private:
+  ExpOfNegated<S> exp_;
+  F one_ = S::constant(1.0F);
+};
 
 // x * (1 + tanh(z)) / 2 = x / (1 + exp(-2z)), z = sqrt(2 / pi) * (x + 0.044715 x^3).
 template <typename S>
 MODIFF_INLINE typename S::F gelu_tanh(const typename S::F& x) {
   const typename S::F square = S::mul(x, x);
   const typename S::F inner = S::fma(square, S::splat(2.0F * 0.7978845608F * 0.044715F), S::splat(2.0F * 0.7978845608F));
-  return S::div(x, one_plus_exp_of_negated<S>(S::mul(x, inner)));
+  return S::div(x, S::add(S::splat(1.0F), ExpOfNegated<S>().of_a_number(S::mul(x, inner))));
 }
 
 // x * (1 + erf(x / sqrt 2)) / 2, with erf of Abramowitz and Stegun 7.1.26 (absolute error 1.5e-7).
@@ -107,7 +123,7 @@ MODIFF_INLINE typename S::F gelu(const typename S::F& x) {
   p = S::fma(p, t, S::splat(1.421413741F));
   p = S::fma(p, t, S::splat(-0.284496736F));
   p = S::fma(p, t, S::splat(0.254829592F));
-  const F tail = S::mul(S::mul(p, t), exp_of_negated<S>(S::mul(z, z)));
+  const F tail = S::mul(S::mul(p, t), ExpOfNegated<S>()(S::mul(z, z)));
   const F erf = S::with_sign_of(x, S::sub(one, tail));
   const F half = S::mul(x, S::splat(0.5F));
   return S::fma(half, erf, half);
@@ -123,7 +139,7 @@ template <typename S>
 MODIFF_INLINE typename S::F activate(Activation kind, const typename S::F& x) {
   switch (kind) {
     case Activation::kSilu:
-      return silu<S>(x);
+      return Silu<S>()(x);
     case Activation::kGelu:
       return gelu<S>(x);
     case Activation::kGeluTanh:

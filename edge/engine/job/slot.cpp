@@ -172,6 +172,14 @@ Failure Slot::result(JobResult* result) const {
   return {};
 }
 
+Failure Slot::look(const std::vector<float>** x) const {
+  if (!active_) {
+    return {Code::kNotReady, "the slot is empty"};
+  }
+  *x = &x_;
+  return {};
+}
+
 Failure Slot::snapshot(std::vector<uint8_t>* blob) const {
   if (!active_) {
     return {Code::kNotReady, "the slot is empty"};

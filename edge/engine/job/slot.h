@@ -50,6 +50,8 @@ class Slot {
   // Runs the next step. A failure ends the job.
   Failure step(StepReport* report);
   Failure result(JobResult* result) const;
+  // The job's image as it stands, [C, H, W]; valid until the slot changes.
+  Failure look(const std::vector<float>** x) const;
   Failure snapshot(std::vector<uint8_t>* blob) const;
   // Checks the blob before anything is overwritten.
   Failure restore(const uint8_t* blob, size_t size);

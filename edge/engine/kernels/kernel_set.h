@@ -128,6 +128,10 @@ struct KernelSet {
   void (*multiply)(const float* a, const float* b, size_t count, float* out);
   // out = newest + share * (newest - older)
   void (*extrapolate)(const float* newest, const float* older, float share, size_t count, float* out);
+  // out = 1 / (1 + exp(-x)); x and out may be the same.
+  void (*sigmoid)(const float* x, size_t count, float* out);
+  // Each row of `columns` values: exp(x - max) / sum of them; x and out may be the same.
+  void (*softmax)(const float* x, size_t rows, size_t columns, float* out);
 };
 
 // The set for `isa` ("auto", "portable", "neon", "dotprod", "i8mm", "avx2", "avx512vnni"); nullptr when this CPU or

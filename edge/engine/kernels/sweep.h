@@ -63,9 +63,10 @@ enum class Known { kNone, kSilu, kAny };
 
 template <typename S, Affine K, Known A, typename Sink>
 void sweep_rows(const PrologueRows& rows, Sink& sink) {
-  const Activation kind =
-      A == Known::kNone ? Activation::kNone : (A == Known::kSilu ? Activation::kSilu : rows.activation);
+  const Activation kind = A == Known::kNone ? Activation::kNone : rows.activation;
   using F = typename S::F;
+  const Silu<S> silu;
+  const auto activated = [&](const F& u) { return A == Known::kSilu ? silu(u) : activate<S>(kind, u); };
   Sink local = sink;
   const int64_t whole = rows.channels & ~int64_t{7};
   const int rest = static_cast<int>(rows.channels - whole);
@@ -81,7 +82,7 @@ void sweep_rows(const PrologueRows& rows, Sink& sink) {
       F u = S::load(x + c);
       u = K == Affine::kPixelAndChannel ? S::fma(u, p, q) : u;
       u = K != Affine::kNone ? S::fma(u, S::load(rows.factor + c), S::load(rows.offset + c)) : u;
-      local.eight(activate<S>(kind, u), pixel, c);
+      local.eight(activated(u), pixel, c);
     }
     if (rest > 0) {
       F u = load_some<S>(x + whole, rest);
@@ -89,7 +90,7 @@ void sweep_rows(const PrologueRows& rows, Sink& sink) {
       if (K != Affine::kNone) {
         u = S::fma(u, load_some<S>(rows.factor + whole, rest), load_some<S>(rows.offset + whole, rest));
       }
-      local.some(activate<S>(kind, u), pixel, whole, rest);
+      local.some(activated(u), pixel, whole, rest);
     }
   }
   sink = local;

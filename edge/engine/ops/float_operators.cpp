@@ -2,8 +2,8 @@
 
 #include <cstring>
 
-#include "floats/activations.h"
 #include "ops/arguments.h"
+#include "ops/process.h"
 
 namespace modiff {
 namespace {
@@ -56,7 +56,7 @@ void sigmoid_out(KernelRuntimeContext& context, Stack stack) {
     pass_on(kSigmoid, context, stack);
     return;
   }
-  sigmoid(x->const_data_ptr<float>(), static_cast<size_t>(x->numel()), out->mutable_data_ptr<float>());
+  active_kernels().sigmoid(x->const_data_ptr<float>(), static_cast<size_t>(x->numel()), out->mutable_data_ptr<float>());
 }
 
 void softmax_out(KernelRuntimeContext& context, Stack stack) {
@@ -72,7 +72,7 @@ void softmax_out(KernelRuntimeContext& context, Stack stack) {
   }
   const size_t columns = static_cast<size_t>(x->size(x->dim() - 1));
   const size_t rows = static_cast<size_t>(x->numel()) / columns;
-  softmax_rows(x->const_data_ptr<float>(), rows, columns, out->mutable_data_ptr<float>());
+  active_kernels().softmax(x->const_data_ptr<float>(), rows, columns, out->mutable_data_ptr<float>());
 }
 
 }  // namespace

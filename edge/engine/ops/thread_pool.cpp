@@ -1,5 +1,7 @@
 #include "ops/thread_pool.h"
 
+#include <sched.h>
+
 #include <cstddef>
 #include <cstdint>
 
@@ -37,7 +39,7 @@ class PoolParallel final : public Parallel {
   bool use(int threads) {
     ThreadPool* pool = get_threadpool();
     if (pool == nullptr || !pool->_unsafe_reset_threadpool(static_cast<uint32_t>(threads))) {
-      return false;
+      return threads == 1;
     }
     threads_ = threads;
     return true;
@@ -50,6 +52,12 @@ class PoolParallel final : public Parallel {
 PoolParallel g_pool;
 
 }  // namespace
+
+int cores() {
+  cpu_set_t allowed;
+  // It fails where there are more than a set holds.
+  return sched_getaffinity(0, sizeof(allowed), &allowed) == 0 ? CPU_COUNT(&allowed) : CPU_SETSIZE;
+}
 
 bool use_threads(int threads) { return g_pool.use(threads); }
 

@@ -18,6 +18,7 @@ enum Kind : uint8_t {
   kRestore = 0x06,
   kRelease = 0x07,
   kMemory = 0x08,
+  kLook = 0x09,
   kReplyBit = 0x80,
   kError = 0xFF,
 };
@@ -82,6 +83,15 @@ Failure result(const Slot& slot, Bytes* reply) {
   return failure;
 }
 
+Failure look(const Slot& slot, Bytes* reply) {
+  const std::vector<float>* x = nullptr;
+  const Failure failure = slot.look(&x);
+  if (!failure.failed()) {
+    put_floats(reply, *x);
+  }
+  return failure;
+}
+
 Failure snapshot(const Slot& slot, Bytes* reply) {
   const Failure failure = slot.snapshot(reply);
   if (!failure.failed() && reply->size() > kMostPayloadBytes) {
@@ -104,7 +114,7 @@ std::string describe_conditions(const ProgramFacts& facts) {
 }
 
 bool takes_payload(uint8_t kind) { return kind == kBegin || kind == kRestore; }
-bool takes_slot(uint8_t kind) { return kind >= kBegin && kind <= kRelease; }
+bool takes_slot(uint8_t kind) { return (kind >= kBegin && kind <= kRelease) || kind == kLook; }
 
 }  // namespace
 
@@ -159,6 +169,8 @@ Failure Server::dispatch(const Frame& request, Bytes* reply) {
       return step(slots_[request.slot], reply);
     case kResult:
       return result(slots_[request.slot], reply);
+    case kLook:
+      return look(slots_[request.slot], reply);
     case kSnapshot:
       return snapshot(slots_[request.slot], reply);
     case kRestore:

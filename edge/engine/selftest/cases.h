@@ -12,6 +12,6 @@ void run_reuse_case(const modiff::KernelSet& kernels);
 void run_noise_case();
 void run_checksum_case();
 void run_anomalies_case();
-void run_activations_case();
+void run_activations_case(const modiff::KernelSet& kernels);
 
 }  // namespace selftest

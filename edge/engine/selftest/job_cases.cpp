@@ -1,4 +1,3 @@
-#include "floats/activations.h"
 #include "job/inspection.h"
 #include "job/noise.h"
 #include "selftest/cases.h"
@@ -31,14 +30,14 @@ void run_anomalies_case() {
   write_values(map);
 }
 
-void run_activations_case() {
+void run_activations_case(const modiff::KernelSet& kernels) {
   const uint64_t rows = read_value<uint64_t>();
   const uint64_t columns = read_value<uint64_t>();
   const auto x = read_values<float>(static_cast<int64_t>(rows * columns));
   std::vector<float> y(x.size());
-  modiff::sigmoid(x.data(), x.size(), y.data());
+  kernels.sigmoid(x.data(), x.size(), y.data());
   write_values(y);
-  modiff::softmax_rows(x.data(), rows, columns, y.data());
+  kernels.softmax(x.data(), rows, columns, y.data());
   write_values(y);
 }
 

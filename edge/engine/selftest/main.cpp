@@ -43,7 +43,7 @@ void run_case(uint32_t kind, const modiff::KernelSet& kernels) {
     case kAnomalies:
       return selftest::run_anomalies_case();
     case kActivations:
-      return selftest::run_activations_case();
+      return selftest::run_activations_case(kernels);
     case kNormalize:
       return selftest::run_normalize_case(kernels);
     case kAttention:

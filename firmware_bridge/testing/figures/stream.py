@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from firmware_bridge.client import Client
-from firmware_bridge.jobs import JobRequest, Progress, Result, new_job_id
+from firmware_bridge.jobs import JobRequest, Result, UnderWay, new_job_id
 from firmware_bridge.testing.faulty import Faults
 from firmware_bridge.testing.ptyline import pty_line
 
@@ -60,7 +60,7 @@ def _run(client: Client, jobs: int, payload: bytes, ahead: int) -> int:
             if waiting:
                 client.submit(waiting.popleft())
         for event in client.events():
-            if isinstance(event, Progress):
+            if isinstance(event, UnderWay):
                 continue
             done += isinstance(event, Result)
             if waiting:

@@ -15,7 +15,8 @@ from firmware_bridge.errors import BridgeError, DeviceRefused, LinkError
 from firmware_bridge.host import operations
 from firmware_bridge.host.endpoint import HostEndpoint
 from firmware_bridge.host.task import Task
-from firmware_bridge.jobs import JobRequest, Progress, Result
+from firmware_bridge.jobs import Failure, JobRequest, Result, UnderWay
+from firmware_bridge.testing.simulation.machine import Bundle, Nature
 from firmware_bridge.testing.simulation.scenario import Work
 from firmware_bridge.transfer import Source
 from firmware_bridge.wire import messages
@@ -35,8 +36,7 @@ class Queue:
 
     Args:
         work: what there is to do.
-        deployed: bundles that are done, well or refused.
-        refused: those of them that failed their self-test.
+        deployed: bundles that are done, activated or refused.
         accepted: jobs that the device has taken.
         ends: how each ended job ended.
         violations: promises that were broken.
@@ -44,16 +44,15 @@ class Queue:
 
     work: Work
     deployed: int = 0
-    refused: set[int] = field(default_factory=set)
     accepted: set[str] = field(default_factory=set)
-    ends: dict[str, str] = field(default_factory=dict)
+    ends: dict[str, Result | Failure] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
 
-    def end(self, job: JobRequest, outcome: str) -> None:
+    def end(self, end: Result | Failure) -> None:
         """Record a job's end, once."""
-        if job.job_id in self.ends:
-            self.violations.append(f"{job.job_id} ends twice: {self.ends[job.job_id]}, then {outcome}")
-        self.ends[job.job_id] = outcome
+        if end.job_id in self.ends:
+            self.violations.append(f"{end.job_id} ends twice: {self.ends[end.job_id]}, then {end}")
+        self.ends[end.job_id] = end
 
     @property
     def is_done(self) -> bool:
@@ -67,7 +66,6 @@ class HostProcess:
     Args:
         where: the line's name.
         queue: what outlives it.
-        expected: the right result for a payload.
         epoch: draws session epochs.
         bytes_per_second: line rate where it is known.
     """
@@ -76,17 +74,14 @@ class HostProcess:
         self,
         where: str,
         queue: Queue,
-        expected: Callable[[bytes], bytes],
         epoch: Callable[[], int],
         bytes_per_second: float | None,
     ) -> None:
         self.endpoint = HostEndpoint(where, connect_timeout=5.0, epoch=epoch, bytes_per_second=bytes_per_second)
         self._queue = queue
-        self._expected = expected
-        self._jobs = {job.job_id: job for _, job in queue.work.jobs}
         self._submissions: dict[str, Task[None]] = {}
         self._deployment: Task[Any] | None = None
-        self._is_uploaded = False
+        self._uploaded = 0  # blobs of the bundle at hand
         self._not_before: dict[str, float] = {}
 
     def turn(self, now: float) -> None:
@@ -104,11 +99,12 @@ class HostProcess:
         deadline = self.endpoint.deadline()
         return times if deadline is None else [*times, deadline]
 
-    def cancel(self, number: int) -> None:
-        """The user cancels the job of this number."""
+    def cancel(self, number: int) -> str:
+        """The user cancels the job of this number; its id."""
         _, job = self._queue.work.jobs[number]
         if job.job_id in self.endpoint.tracker.in_flight():
             self.endpoint.start(operations.request(lambda request: messages.Cancel(request, job.job_id), messages.Done))
+        return job.job_id
 
     # ------------------------------------------------------------------ bundles
 
@@ -118,30 +114,34 @@ class HostProcess:
         if self._deployment is not None:
             self._deployment.notes.clear()
             if self._deployment.is_done:
-                self._deployed(self._deployment, number, now)
+                self._deployed(self._deployment, queue.work.bundles[number], now)
             return
         if number == len(queue.work.bundles) or now < max(queue.work.deploy_at[number], self._waits("deploy")):
             return
         bundle = queue.work.bundles[number]
-        digest = hashlib.sha256(bundle).hexdigest()
-        if self._is_uploaded:
-            self._deployment = self.endpoint.start(operations.activate(bytes.fromhex(digest), b""))
+        if self._uploaded == len(bundle.blobs):
+            self._deployment = self.endpoint.start(operations.activate(bytes.fromhex(bundle.bundle_id), b""))
         else:
-            upload = operations.upload(Source(digest, bundle), operations.UploadCount(), lambda: ())
+            blob = bundle.blobs[self._uploaded]
+            source = Source(hashlib.sha256(blob).hexdigest(), blob)
+            upload = operations.upload(source, operations.UploadCount(), lambda: ())
             self._deployment = self.endpoint.start(upload, "upload")
 
-    def _deployed(self, task: Task[Any], number: int, now: float) -> None:
+    def _deployed(self, task: Task[Any], bundle: Bundle, now: float) -> None:
+        """A blob is there, or the bundle is active, or refused; or something went wrong, and all begins anew."""
         self._deployment = None
-        if task.error is None:
-            self._is_uploaded = not self._is_uploaded
-            self._queue.deployed += not self._is_uploaded
-        elif isinstance(task.error, DeviceRefused) and task.error.code == RefusalCode.SELF_TEST:
-            self._is_uploaded = False
-            self._queue.refused.add(number)
-            self._queue.deployed += 1
-        else:
-            self._is_uploaded = False
+        is_refused = isinstance(task.error, DeviceRefused) and task.error.code == RefusalCode.SELF_TEST
+        if task.error is None and self._uploaded < len(bundle.blobs):
+            self._uploaded += 1
+            return
+        self._uploaded = 0
+        if task.error is not None and not is_refused:
             self._retry("deploy", task.error, now)
+            return
+        self._queue.deployed += 1
+        if is_refused != (bundle.nature is Nature.REFUSED):
+            what = "was refused" if is_refused else "was activated"
+            self._queue.violations.append(f"bundle {bundle.bundle_id[:12]} {what}: {bundle.nature.value}")
 
     # ------------------------------------------------------------------ jobs
 
@@ -163,16 +163,10 @@ class HostProcess:
 
     def _take_events(self) -> None:
         while (event := self.endpoint.take_event()) is not None:
-            if isinstance(event, Progress):
+            if isinstance(event, UnderWay):
                 continue
-            job = self._jobs[event.job_id]
-            if isinstance(event, Result):
-                if event.payload != self._expected(job.payload):
-                    self._queue.violations.append(f"{job.job_id}: its result is not the right one")
-                self._queue.end(job, "result")
-            else:
-                self._queue.end(job, f"failure {event.code}: {event.message}")
-            self.endpoint.taken(job.job_id)
+            self._queue.end(event)
+            self.endpoint.taken(event.job_id)
 
     # ------------------------------------------------------------------ trouble
 
@@ -181,13 +175,7 @@ class HostProcess:
 
     def _retry(self, name: str, error: BaseException, now: float) -> None:
         """What may pass is tried again; anything else is a broken promise."""
-        passing = {
-            RefusalCode.BUSY,
-            RefusalCode.NO_ACTIVE_BUNDLE,
-            RefusalCode.UNKNOWN_BUNDLE,
-            RefusalCode.HASH_MISMATCH,
-        }
-        if isinstance(error, LinkError) or (isinstance(error, DeviceRefused) and error.code in passing):
+        if isinstance(error, LinkError) or (isinstance(error, DeviceRefused) and error.code in _PASSING):
             self._not_before[name] = now + _RETRY
             return
         if not isinstance(error, BridgeError):

@@ -2,23 +2,63 @@
 
 from __future__ import annotations
 
+import enum
+import random
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from firmware_bridge.handler import DeviceHandler
+from firmware_bridge.jobs import JobRequest, Result
 from firmware_bridge.testing.disk import MemoryDisk
+
+
+class Nature(enum.Enum):
+    """What a bundle is worth."""
+
+    GOOD = "it runs"
+    REFUSED = "it fails its self-test"
+    FATAL = "it passes its self-test, and takes the device down in every job"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What the host deploys.
+
+    Args:
+        bundle_id: SHA-256, hex.
+        blobs: what must be uploaded before it is activated.
+        nature: what it is worth.
+    """
+
+    bundle_id: str
+    blobs: tuple[bytes, ...]
+    nature: Nature
+
+
+class SimulatedDevice(DeviceHandler, Protocol):
+    """A device that is up."""
+
+    def kill_engine(self) -> None:
+        """The engine's process, if one runs, dies now."""
 
 
 class Machine(Protocol):
     """The kind of device to simulate. It keeps nothing itself: all that outlives a boot is on the disk."""
 
-    def boot(self, disk: MemoryDisk, boot_id: str, clock: Callable[[], float]) -> DeviceHandler:
+    def bundle(self, chance: random.Random, nature: Nature) -> Bundle:
+        """Draw a bundle; all bundles of a run take the same jobs."""
+
+    def job(self, chance: random.Random, job_id: str) -> JobRequest:
+        """Draw a job that every bundle takes."""
+
+    def boot(self, disk: MemoryDisk, clock: Callable[[], float], chance: random.Random) -> SimulatedDevice:
         """Start the supervisor; may be cut short by PowerCut.
 
         Args:
             disk: the device's disk, its file system made.
-            boot_id: new for each boot.
-            clock: the virtual clock, in seconds.
+            clock: the virtual clock, in seconds; it goes on while the device is down.
+            chance: where whatever the device draws comes from.
         """
 
     def audit(self, disk: MemoryDisk) -> list[str]:
@@ -27,5 +67,8 @@ class Machine(Protocol):
     def finished(self, disk: MemoryDisk) -> Mapping[str, int]:
         """How often each job was finished, by the journal; a job that was ever accepted and not finished has 0."""
 
-    def expected(self, payload: bytes) -> bytes:
-        """The result of a job with this payload."""
+    def bundle_of(self, result: Result) -> str:
+        """The id of the bundle that a result was made with."""
+
+    def expected(self, bundle: Bundle, job: JobRequest) -> bytes:
+        """The right result of a job in a bundle."""

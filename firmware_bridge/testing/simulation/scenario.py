@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import enum
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from firmware_bridge.jobs import JobRequest
 from firmware_bridge.testing.faulty import Faults
+from firmware_bridge.testing.simulation.machine import Bundle, Machine, Nature
 
-HEALED_AT = 40.0
+HEALED_AT = 24.0
 """Virtual seconds after which nothing goes wrong any more."""
+_FIRST = (*(Nature.GOOD,) * 11, Nature.FATAL)
+_LATER = (Nature.GOOD, Nature.GOOD, Nature.REFUSED, Nature.FATAL)
+_DEADLINES = 0.1
+"""Share of jobs that have one."""
+_PREVIEWS = 0.2
+"""Share of jobs whose images somebody watches."""
 
 
 class Trouble(enum.Enum):
@@ -19,6 +26,7 @@ class Trouble(enum.Enum):
     POWER_CUT = "the power goes in one of the next disk operations, or soon"
     KILL = "the supervisor is killed; its disk keeps everything"
     UNPLUG = "the cable is out for a while"
+    ENGINE_KILL = "the engine's process is killed"
     HOST_KILL = "the host's process is killed; its queue is on disk"
     CANCEL = "the user cancels a job"
 
@@ -45,12 +53,12 @@ class Work:
     """What the host has to do with one device.
 
     Args:
-        bundles: deployed one after the other; one that begins with b"bad" fails its self-test.
+        bundles: deployed one after the other.
         deploy_at: when each is begun at the earliest.
         jobs: to run, with the time at which each comes up.
     """
 
-    bundles: tuple[bytes, ...]
+    bundles: tuple[Bundle, ...]
     deploy_at: tuple[float, ...]
     jobs: tuple[tuple[float, JobRequest], ...]
 
@@ -72,11 +80,11 @@ class Scenario:
     events: tuple[Event, ...]
 
     @classmethod
-    def draw(cls, seed: int) -> Scenario:
-        """The scenario of this seed."""
+    def draw(cls, machine: Machine, seed: int) -> Scenario:
+        """The scenario of this seed, for devices of a kind."""
         chance = random.Random(seed)  # noqa: S311  a simulation wants the same numbers again
         devices = chance.choice((1, 1, 1, 2, 3))
-        work = tuple(_work(chance, device) for device in range(devices))
+        work = tuple(_work(machine, chance, device) for device in range(devices))
         events = [_event(chance, work) for _ in range(chance.randint(0, 8))]
         return cls(
             seed,
@@ -103,18 +111,19 @@ def _faults(chance: random.Random) -> Faults:
     )
 
 
-def _work(chance: random.Random, device: int) -> Work:
-    base = chance.randbytes(chance.choice((500, 20_000, 60_000)))
-    heads = [chance.choice((b"", b"", b"bad")) for _ in range(chance.randint(0, 2))]
-    bundles = [base, *(head + chance.randbytes(chance.choice((10, 9_000))) + base[4096:] for head in heads)]
+def _work(machine: Machine, chance: random.Random, device: int) -> Work:
+    natures = [chance.choice(_FIRST), *(chance.choice(_LATER) for _ in range(chance.randint(0, 2)))]
+    bundles = tuple(machine.bundle(chance, nature) for nature in natures)
+    deploy_at = (0.0, *sorted(chance.uniform(0, 14) for _ in bundles[1:]))
     jobs = []
     for number in range(chance.randint(1, 8)):
-        steps = chance.choice((1, 3, 10))
-        payload = chance.randbytes(chance.choice((0, 10, 4_000, 20_000)))
-        request = JobRequest(f"job-{device}-{number}", "echo", {"steps": steps}, payload, chance.randint(0, 3))
-        jobs.append((chance.uniform(0, 30), request))
-    deploy_at = (0.0, *sorted(chance.uniform(0, 25) for _ in bundles[1:]))
-    return Work(tuple(bundles), deploy_at, tuple(jobs))
+        job = replace(machine.job(chance, f"job-{device}-{number}"), priority=chance.randint(0, 3))
+        if chance.random() < _DEADLINES:
+            job = replace(job, deadline=chance.uniform(0.2, 20))
+        if chance.random() < _PREVIEWS:
+            job = replace(job, preview_every=chance.randint(1, 4))
+        jobs.append((chance.uniform(0, 18), job))
+    return Work(bundles, deploy_at, tuple(jobs))
 
 
 def _event(chance: random.Random, work: tuple[Work, ...]) -> Event:
@@ -122,7 +131,7 @@ def _event(chance: random.Random, work: tuple[Work, ...]) -> Event:
     device = chance.randrange(len(work))
     number = {
         Trouble.POWER_CUT: chance.randint(1, 40),
-        Trouble.UNPLUG: chance.uniform(0.1, 12),
+        Trouble.UNPLUG: chance.uniform(0.1, 8),
         Trouble.CANCEL: chance.randrange(len(work[device].jobs)),
     }.get(trouble, 0)
-    return Event(chance.uniform(0, HEALED_AT - 15), trouble, device, number)
+    return Event(chance.uniform(0, 18), trouble, device, number)

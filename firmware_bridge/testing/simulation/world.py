@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from firmware_bridge.device import DeviceEndpoint
 from firmware_bridge.errors import LinkError
-from firmware_bridge.handler import DeviceHandler
+from firmware_bridge.jobs import Failure, JobRequest, Result
 from firmware_bridge.testing.disk import Loss, MemoryDisk, PowerCut
 from firmware_bridge.testing.faulty import BOOT_LOG, Faults, FaultyLine
 from firmware_bridge.testing.simulation.host import HostProcess, Queue
-from firmware_bridge.testing.simulation.machine import Machine
+from firmware_bridge.testing.simulation.machine import Bundle, Machine, Nature, SimulatedDevice
 from firmware_bridge.testing.simulation.scenario import HEALED_AT, Event, Scenario, Trouble
 from firmware_bridge.wire.connection import Connection
+from firmware_bridge.wire.messages import FailureCode
 
 LIMIT = 600.0
 """Virtual seconds after which a run that is not done never will be."""
+_TICK = 1e-6
+_FALLS_OF_ONE_JOB = 3
+"""A device may give up a job that ran whenever it went down, this often."""
 
 
 @dataclass
@@ -29,7 +35,7 @@ class Outcome:
         seconds: of virtual time.
         frames: that went over the lines.
         boots: of all devices.
-        ends: how many jobs ended how.
+        ends: how many jobs ended how: "result", or a failure's name.
     """
 
     seed: int
@@ -38,6 +44,35 @@ class Outcome:
     frames: int
     boots: int
     ends: dict[str, int] = field(default_factory=dict)
+    operations: int = 0
+
+
+@dataclass
+class Story:
+    """What befell a device: what its jobs may blame."""
+
+    cancelled: set[str] = field(default_factory=set)
+    engine_kills: int = 0
+    falls: int = 0
+    blows: int = 0  # of the falls, those that were not the bundle's fault
+
+    def excuses(self, job: JobRequest, failure: Failure, bundles: Sequence[Bundle]) -> bool:
+        """Whether a job may have failed so."""
+        match failure.code:
+            case FailureCode.CANCELLED:
+                return job.job_id in self.cancelled
+            case FailureCode.DEADLINE:
+                return job.deadline is not None
+            case FailureCode.ENGINE_DIED:
+                return self.engine_kills > 0
+            case FailureCode.BUNDLE_CHANGED:
+                return self.falls > 0 and len(bundles) > 1
+            case FailureCode.INTERNAL:
+                fatal = [bundle.nature is Nature.FATAL for bundle in bundles]
+                has_no_other = fatal[0] or sum(fatal) > 1  # a bundle that takes the device down is left at once, else
+                return self.falls >= _FALLS_OF_ONE_JOB and (has_no_other or self.blows > 1)
+            case _:
+                return False
 
 
 class Station:
@@ -54,6 +89,7 @@ class Station:
         self.queue = Queue(scenario.work[number])
         self.disk = MemoryDisk()
         self.boots = 0
+        self.due_at = 0.0
         self.violations: list[str] = []
         self._machine = machine
         self._chance = chance
@@ -65,7 +101,8 @@ class Station:
         self._is_plugged = True
         self._boot_at = 0.0
         self._restart: Loss | None = None
-        self._handler: DeviceHandler | None = None
+        self._handler: SimulatedDevice | None = None
+        self._story = Story()
         self._device: DeviceEndpoint | None = None
         self._wake_at: float | None = None
         self._now = 0.0
@@ -74,7 +111,11 @@ class Station:
     # ------------------------------------------------------------------ time
 
     def turn(self, now: float) -> None:
-        """Let everything happen that happens now."""
+        """Let everything happen that happens now, and note when the next thing does."""
+        self._turn(now)
+        self.due_at = self._due(now)
+
+    def _turn(self, now: float) -> None:
         self._now = now
         if not self._is_plugged and now >= self._plugged_at:
             self._is_plugged = True
@@ -87,8 +128,7 @@ class Station:
         self._write(self.host.endpoint.connection, self.to_device, now)
         self.host.turn(now)
 
-    def due(self, now: float) -> float:
-        """The next time at which something happens."""
+    def _due(self, now: float) -> float:
         times = [*self.host.due(now), self.to_device.next_arrival(), self.to_host.next_arrival()]
         if not self._is_plugged:
             times.append(self._plugged_at)
@@ -105,24 +145,32 @@ class Station:
         good = Faults(delay=self._faults.delay, bytes_per_second=self._faults.bytes_per_second)
         self.to_device.faults = self.to_host.faults = good
         self.disk.cut_at = None
+        self.due_at = self._now
 
     # ------------------------------------------------------------------ trouble
 
     def befall(self, event: Event) -> None:
         """Trouble."""
+        self._now = self.due_at = event.at
         match event.trouble:
             case Trouble.POWER_CUT:
+                self._story.blows += 1
                 self.disk.cut_at = self.disk.operations + int(event.number)
             case Trouble.KILL:
+                self._story.blows += 1
                 self._fall(Loss.NOTHING)
             case Trouble.UNPLUG:
                 self._unplug(event.at + event.number)
+            case Trouble.ENGINE_KILL:
+                if self._handler is not None:
+                    self._handler.kill_engine()
+                    self._story.engine_kills += 1
             case Trouble.HOST_KILL:
                 self.host = self._new_host()
                 if not self._is_plugged:
                     self.host.endpoint.link_lost(LinkError("unplugged", where=self._name))
             case Trouble.CANCEL:
-                self.host.cancel(int(event.number))
+                self._story.cancelled.add(self.host.cancel(int(event.number)))
 
     def audit(self) -> None:
         """Look at the disk of the device as it lies there."""
@@ -135,17 +183,28 @@ class Station:
         self.audit()
         finished = self._machine.finished(self.disk)
         self.violations += [f"{job} was finished {times} times" for job, times in finished.items() if times > 1]
-        for job, end in self.queue.ends.items():
-            if end == "result" and finished.get(job) != 1:
-                self.violations.append(f"{job} has a result at the host, {finished.get(job)} on the device")
+        for _, job in self.queue.work.jobs:
+            end = self.queue.ends.get(job.job_id)
+            if isinstance(end, Result):
+                self._audit_result(job, end, finished.get(job.job_id))
+            elif end is not None and not self._story.excuses(job, end, self.queue.work.bundles):
+                self.violations.append(f"{job.job_id} failed for no reason: {end.code}, {end.message}")
         self.violations += [f"{job} was accepted and is lost" for job in self.queue.accepted - self.queue.ends.keys()]
         self.violations += self.queue.violations
+
+    def _audit_result(self, job: JobRequest, result: Result, finished: int | None) -> None:
+        if finished != 1:
+            self.violations.append(f"{job.job_id} has a result at the host, {finished} on the device")
+        made_with = self._machine.bundle_of(result)
+        bundle = next((each for each in self.queue.work.bundles if each.bundle_id == made_with), None)
+        if bundle is None or result.payload != self._machine.expected(bundle, job):
+            self.violations.append(f"{job.job_id}: its result is not the right one of bundle {made_with[:12]}")
 
     # ------------------------------------------------------------------ inside
 
     def _new_host(self) -> HostProcess:
         rate = self._faults.bytes_per_second
-        return HostProcess(self._name, self.queue, self._machine.expected, self._epoch, rate)
+        return HostProcess(self._name, self.queue, self._epoch, rate)
 
     def _epoch(self) -> int:
         return self._chance.randrange(1, 2**32)
@@ -157,7 +216,7 @@ class Station:
                 self.disk.restart(self._restart, self._chance)
                 self._restart = None
                 self.audit()
-            self._handler = self._machine.boot(self.disk, f"boot-{self.boots}", lambda: self._now)
+            self._handler = self._machine.boot(self.disk, lambda: self._now, self._chance)
         except PowerCut:
             self._fall(Loss.ANYTHING)
             return
@@ -170,6 +229,7 @@ class Station:
 
     def _fall(self, loss: Loss) -> None:
         """The device is off, or its supervisor gone; it boots again in a while."""
+        self._story.falls += 1
         self._handler = self._device = None
         self._wake_at = None
         self._restart = loss
@@ -220,8 +280,17 @@ def simulate(machine: Machine, seed: int) -> Outcome:
         machine: what the devices are.
         seed: everything follows from it.
     """
-    scenario = Scenario.draw(seed)
-    chance = random.Random(~seed)  # noqa: S311  a simulation wants the same numbers again
+    return play(machine, Scenario.draw(machine, seed))
+
+
+def play(machine: Machine, scenario: Scenario) -> Outcome:
+    """Run a scenario to its end.
+
+    Args:
+        machine: what the devices are.
+        scenario: what they go through; its seed decides what it leaves open.
+    """
+    chance = random.Random(~scenario.seed)  # noqa: S311  a simulation wants the same numbers again
     stations = [Station(machine, scenario, number, chance) for number in range(len(scenario.work))]
     events = list(scenario.events)
     now, is_healed = 0.0, False
@@ -234,11 +303,12 @@ def simulate(machine: Machine, seed: int) -> Outcome:
             for station in stations:
                 station.heal()
         for station in stations:
-            station.turn(now)
-        ahead = [station.due(now) for station in stations]
+            if station.due_at <= now:
+                station.turn(now)
+        ahead = [station.due_at for station in stations]
         ahead += [events[0].at] if events else []
         ahead += [] if is_healed else [HEALED_AT]
-        now = max(now + 1e-6, min(ahead))
+        now = min(LIMIT, max(now + _TICK, min(ahead)))
     violations = []
     for number, station in enumerate(stations):
         if not station.queue.is_done:
@@ -249,9 +319,9 @@ def simulate(machine: Machine, seed: int) -> Outcome:
             )
         station.final_audit()
         violations += [f"device {number}: {each}" for each in station.violations]
-    ends: dict[str, int] = {}
-    for station in stations:
-        for end in station.queue.ends.values():
-            ends[end] = ends.get(end, 0) + 1
+    every = [end for station in stations for end in station.queue.ends.values()]
+    ends = Counter("result" if isinstance(end, Result) else FailureCode(end.code).name.lower() for end in every)
     frames = sum(line.sent for station in stations for line in (station.to_device, station.to_host))
-    return Outcome(seed, violations, now, frames, sum(station.boots for station in stations), ends)
+    operations = sum(station.disk.operations for station in stations)
+    boots = sum(station.boots for station in stations)
+    return Outcome(scenario.seed, violations, now, frames, boots, dict(ends), operations)

@@ -22,6 +22,7 @@ class RefusalCode(enum.IntEnum):
     OFFSET = 12
     UNTRUSTED = 13
     DOWNGRADE = 14
+    OTHER_BUNDLE = 15
 
 
 class FailureCode(enum.IntEnum):

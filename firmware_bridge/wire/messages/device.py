@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from firmware_bridge import limits
-from firmware_bridge.wire.fields import Blob, Flag, Many, Maybe, Text, Tree
+from firmware_bridge.wire.fields import Blob, Flag, Many, Maybe, Text, Tree, UInt
 from firmware_bridge.wire.messages.fieldtypes import (
     BlobOffset,
     Chunk,
@@ -36,6 +36,7 @@ class HelloReply:
         board: name of the board (boards/*.toml).
         versions: e.g. {"executorch": "1.5.1", "operators": 1, "kit": "0.1.0"}.
         slots: jobs it runs interleaved.
+        credits: jobs that it takes now before it says busy.
         memory_bytes: what a bundle may use.
         storage_free: bytes free for blobs.
         active_bundle: id of the active bundle, None before the first activation.
@@ -51,6 +52,7 @@ class HelloReply:
     board: Name
     versions: Annotated[dict[str, object], Tree(1, limits.MAX_CAPABILITIES)]
     slots: Code
+    credits: Code
     memory_bytes: Count
     storage_free: Count
     active_bundle: Annotated[bytes | None, Maybe(Blob(32, 32))]
@@ -136,6 +138,24 @@ class JobProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class JobPreview:
+    """Device: what a job's image looks like after `step` of `of` steps, small; only where `Submit` asked for it.
+
+    Attributes:
+        pixels: u8 [channels, height, width]; 0 is -1 (or less), 255 is 1 (or more).
+    """
+
+    code: ClassVar[int] = 46
+    job_id: JobId
+    step: Step
+    of: Step
+    channels: Annotated[int, UInt(limits.PREVIEW_CHANNELS, 1)]
+    height: Annotated[int, UInt(limits.PREVIEW_SIDE, 1)]
+    width: Annotated[int, UInt(limits.PREVIEW_SIDE, 1)]
+    pixels: Annotated[bytes, Blob(limits.PREVIEW_CHANNELS * limits.PREVIEW_SIDE**2, 1)]
+
+
+@dataclass(frozen=True, slots=True)
 class JobResult:
     """Device: a job has ended well; `payload_size` bytes follow in `ResultPayload`."""
 
@@ -192,5 +212,5 @@ class ChunksWanted:
 Reply = (
     HelloReply | BlobsReply | UploadReady | BlobStored | Done | Refused | ActivationProgress | Activated | ChunksWanted
 )
-Event = JobProgress | JobResult | ResultPayload | JobFailure | DeviceLog
+Event = JobProgress | JobPreview | JobResult | ResultPayload | JobFailure | DeviceLog
 DeviceMessage = Reply | Event

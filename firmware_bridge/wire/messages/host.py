@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from firmware_bridge import limits
-from firmware_bridge.wire.fields import Blob, Flag, Many, Text, UInt
+from firmware_bridge.wire.fields import Blob, Flag, Many, Maybe, Text, UInt
 from firmware_bridge.wire.messages.fieldtypes import (
     BlobOffset,
     Chunk,
@@ -93,6 +93,8 @@ class Submit:
         priority: jobs of a higher one begin before those of a lower one.
         deadline_ms: milliseconds from now after which nobody wants the result; 0: never.
         received: bytes of the result's payload that the host has from before; they are not sent again.
+        bundle: run it in this bundle, or refuse it (OTHER_BUNDLE); None: in whichever is active.
+        preview_every: steps between two `JobPreview`; 0: none. A device without the capability `preview` sends none.
     """
 
     code: ClassVar[int] = 6
@@ -104,6 +106,8 @@ class Submit:
     priority: Annotated[int, UInt(255)] = 0
     deadline_ms: Count = 0
     received: PayloadSize = 0
+    bundle: Annotated[bytes | None, Maybe(Blob(32, 32))] = None
+    preview_every: Step = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,20 @@ def test_queued_now_and_served_later(board: tuple[Bench, MemoryDevice], tmp_path
     assert bridge("jobs", "results", ids[0], queue=queue).returncode == 13
 
 
+def test_watch_keeps_a_picture_of_each_running_job(board: tuple[Bench, MemoryDevice], tmp_path: Path) -> None:
+    queue, pictures = tmp_path / "q.db", tmp_path / "pictures"
+    queued = bridge("send", "echo", "--seed", "1", "--param", "steps=9", "--no-wait", "--json", queue=queue)
+    job_id = json.loads(queued.stdout)["job_id"]
+    words = ("watch", "--until-empty", "--json", "--preview", str(pictures), "--preview-every", "4")
+    served = bridge(*words, ports=board[0].line.host_path, queue=queue)
+    events = [json.loads(line) for line in served.stdout.splitlines()]
+    assert [event["step"] for event in events if event["event"] == "preview"] == [4, 8]
+    (picture,) = pictures.iterdir()
+    assert picture.name == f"{job_id}.png"
+    with Image.open(picture) as image:
+        assert (image.size, image.getpixel((0, 0))) == ((2, 2), 8)
+
+
 def test_ctrl_c_leaves_the_jobs_in_the_queue_and_they_run_once(
     board: tuple[Bench, MemoryDevice], tmp_path: Path
 ) -> None:
@@ -149,6 +163,7 @@ def test_console_shows_what_is_on_the_line_beside_the_protocol() -> None:
         (["send", "echo", "--seed", "1", "--param", "novalue"], 2, "NAME=VALUE"),
         (["send", "inspect", "no-such-file.png"], 12, "no-such-file.png"),
         (["jobs", "cancel", "nothing"], 13, "no such job"),
+        (["watch", "--preview", "/proc/no"], 2, "name a folder"),
         (["hello", "--port", "/dev/no-such-port"], 8, "no such port"),
     ],
 )

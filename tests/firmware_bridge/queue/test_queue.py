@@ -46,7 +46,7 @@ def job(label: str = "", **more: object) -> NewJob:
 
 
 def info(device_id: str, bundle: str | None = None) -> DeviceInfo:
-    return DeviceInfo("test/1", device_id, "boot", "rpi5", {}, 2, 1, 1, bundle)
+    return DeviceInfo("test/1", device_id, "boot", "rpi5", {}, 2, 64, 1, 1, bundle)
 
 
 def test_jobs_are_claimed_by_priority_then_age(queue: JobQueue) -> None:

@@ -9,15 +9,16 @@ from firmware_bridge import limits
 from firmware_bridge.errors import RemoteProtocolError
 from firmware_bridge.wire import packet as packets
 from firmware_bridge.wire.packet import Kind, OtherVersion, Packet
+from firmware_bridge.wire.version import PROTOCOL
 
 U32 = st.integers(0, 2**32 - 1)
 
 
 def test_golden_bytes() -> None:
     data = Packet(Kind.DATA, 0x1122334455667788, 2, 3, ((5, 9), (300, 301)), 0xC000, b"hi").encode()
-    head = "02" + "03" + "00c0" + "8877665544332211" + "02000000" + "03000000"
+    head = "03" + "03" + "00c0" + "8877665544332211" + "02000000" + "03000000"
     assert data.hex() == head + "02" + "05000400" + "2c010100" + b"hi".hex()
-    assert Packet(Kind.OPEN, 1 << 32).encode().hex() == "02010000" + "0000000001000000" + "00" * 9
+    assert Packet(Kind.OPEN, 1 << 32).encode().hex() == "03010000" + "0000000001000000" + "00" * 9
 
 
 RANGES = st.tuples(st.integers(0, 2**16 - 1), st.integers(0, 2**16 - 1)).map(lambda pair: (pair[0], sum(pair)))
@@ -44,14 +45,14 @@ def test_what_is_encoded_is_decoded(packet: Packet, body: bytes) -> None:
     "data",
     [
         b"",
-        b"\x02",
+        bytes([PROTOCOL]),
         Packet(Kind.ACK, 1).encode()[:-1],
         Packet(Kind.ACK, 1).encode()[:-1] + b"\x01",
         Packet(Kind.ACK, 1, ranges=((1, 2),) * (limits.MAX_RANGES + 1)).encode(),
         Packet(Kind.ACK, 1).encode() + b"x",
         Packet(Kind.DATA, 1).encode(),
-        b"\x02\x00" + bytes(19),
-        b"\x02\x08" + bytes(19),
+        bytes([PROTOCOL, 0]) + bytes(19),
+        bytes([PROTOCOL, 8]) + bytes(19),
         Packet(Kind.DATA, 1).encode() + bytes(limits.MAX_PACKET),
     ],
 )
@@ -69,7 +70,7 @@ def test_any_bytes_parse_or_raise_the_remote_error() -> None:
     chance = random.Random(3)
     accepted = 0
     for _ in range(20_000):
-        head = bytes([2, chance.randrange(9)]) + chance.randbytes(18) + bytes([chance.randrange(4)])
+        head = bytes([PROTOCOL, chance.randrange(9)]) + chance.randbytes(18) + bytes([chance.randrange(4)])
         data = head[: chance.randint(0, 40)] + chance.randbytes(chance.randint(0, 20))
         try:
             packets.decode(data)

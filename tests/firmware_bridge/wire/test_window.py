@@ -40,7 +40,9 @@ def ranges(*numbers: int) -> tuple[tuple[int, int], ...]:
 
 def test_no_more_than_the_window_is_in_flight() -> None:
     window = filled(32)
+    assert (window.waiting, window.room) == (32, limits.OUTBOX - 32)
     assert drain(window, 0.0) == list(range(16))
+    assert (window.waiting, window.room) == (16, limits.OUTBOX - 16)
     assert window.in_flight == limits.WINDOW
     window.acknowledge(0.1, 0, ranges(2, 3, 4), limits.WINDOW)  # 1 and 0 have not
     assert drain(window, 0.1) == [0, 1]
