@@ -70,10 +70,11 @@ def test_every_layer_follows_its_float_original(layer: nn.Module, mode: Mode) ->
 
 def test_direct_layers_forget_and_delta_layers_remember() -> None:
     layer = nn.Linear(4, 6)
-    rows = (PlanRow((5,)), PlanRow((5,)), PlanRow((5,)))
+    rows = (PlanRow((5,)),) * 3
     x = input_for(layer, 0)
     for mode, same in ((Mode.DIRECT, True), (Mode.DELTA, False)):
-        modulated = modulated_from(layer, LayerPlan(mode, rows, PlanRow((5,))))
+        start = PlanRow((5,) if mode is Mode.DIRECT else (5, 0))
+        modulated = modulated_from(layer, LayerPlan(mode, rows, start))
         first = modulated(x)
         modulated.step = 1
         assert torch.equal(modulated(x), first)

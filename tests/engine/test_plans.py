@@ -1,6 +1,7 @@
-"""Random plans, jobs that start anywhere: the engine's samples are the reference's, bit for bit.
+"""Random plans, reuse points, direct layers, jobs that start anywhere: the engine computes what the reference does.
 
-The denoiser has only operations that are exact in float32 (``engine_programs``), in two nested blocks with reuse points.
+Float operations between the layers may round otherwise and flip codes, hence decibels; a layer that ran with another
+row, or gave its bias, is tens of decibels off.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 STEPS = 6
 SHAPE = (2, 6, 5)
+LEAST_DB = 60.0
+"""Against the reference."""
 
 
 class Inner(nn.Module):
@@ -95,7 +98,7 @@ def random_plan(plan: Plan, rng: np.random.Generator) -> Plan:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_random_plans_give_the_references_bits_from_any_start(seed: int, tmp_path: Path) -> None:
+def test_random_plans_give_the_references_samples_from_any_start(seed: int, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     schedule = NoiseSchedule(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
@@ -119,4 +122,5 @@ def test_random_plans_give_the_references_bits_from_any_start(seed: int, tmp_pat
             alpha, sigma = sampler.start_coefficients[start]
             x = alpha * torch.from_numpy(image)[None] + sigma * torch.from_numpy(noise(seed, (1, *SHAPE)))
             expected = sample(modulated, sampler, x, start).numpy().ravel()
-            np.testing.assert_array_equal(found, expected, err_msg=f"start {start}")
+            error = float(np.square(found - expected).mean())
+            assert error < float(np.square(expected).mean()) * 10 ** (-LEAST_DB / 10), f"start {start}"
