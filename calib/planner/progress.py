@@ -137,8 +137,9 @@ def _read_sweep(path: Path) -> Sweep:
     layers = {}
     for key in (key for key in tensors if key.startswith("layer/") and key.endswith("/sizes")):
         start = key.removesuffix("sizes")
-        sizes = (int(size) for size in tensors[key])
-        layers[start[len("layer/") : -1]] = LayerSweep(*sizes, *(tensors[start + part] for part in LAYER_TENSORS))
+        macs, inputs, outputs = (int(size) for size in tensors[key])
+        parts = {part: tensors[start + part] for part in LAYER_TENSORS}
+        layers[start[len("layer/") : -1]] = LayerSweep(macs, inputs, outputs, **parts)
     points = [key[len("point/") : -len("/elements")] for key in tensors if key.endswith("/elements")]
     return Sweep(
         tensors["images"],
