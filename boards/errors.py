@@ -6,7 +6,28 @@ its own ``errors.py``; the command line turns ``exit_code`` into the process's e
 
 from __future__ import annotations
 
+import enum
 from typing import ClassVar
+
+
+class ExitCode(enum.IntEnum):
+    """What a command ends with; the README's list."""
+
+    DONE = 0
+    FAILURE = 1
+    USAGE = 2
+    BOARD = 3
+    MODEL = 4
+    PLAN = 5
+    TOOLCHAIN = 6
+    BUNDLE = 7
+    PORT = 8
+    LINK = 9
+    REFUSED = 10
+    JOB_FAILED = 11
+    JOB_INPUT = 12
+    QUEUE = 13
+    INTERRUPTED = 130
 
 
 class KitError(Exception):
@@ -18,7 +39,7 @@ class KitError(Exception):
         mend: what the user can do about it; may be empty.
     """
 
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILURE
 
     def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
         super().__init__(what)
@@ -34,4 +55,4 @@ class KitError(Exception):
 class BoardError(KitError):
     """An unknown board, or a board file that does not hold what it must."""
 
-    exit_code = 3
+    exit_code: ClassVar[ExitCode] = ExitCode.BOARD

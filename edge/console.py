@@ -7,16 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from boards.errors import KitError
-
-EXIT_INTERRUPTED: Final = 130
+from boards.errors import ExitCode, KitError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Report = Callable[[int, int], None]
@@ -35,7 +33,7 @@ def reports_errors(command: Command) -> Command:
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as interrupt:
             sys.stderr.write("interrupted; nothing half-done was kept\n")
-            raise typer.Exit(EXIT_INTERRUPTED) from interrupt
+            raise typer.Exit(ExitCode.INTERRUPTED) from interrupt
 
     return wrapped  # type: ignore[return-value]
 

@@ -10,6 +10,7 @@ KitError
       SessionLost        the same, but the line is there: a new session may be opened (9)
     DeviceRefused        the device understood and said no (10)
     JobFailed            the job was taken and did not end well (11)
+      BundleChanged      the device left the bundle that it had taken the job for (11)
     JobInputError        the job's input is wrong (12)
 """
 
@@ -17,25 +18,25 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from boards.errors import KitError
+from boards.errors import ExitCode, KitError
 
 
 class BridgeError(KitError):
     """Anything that the bridge raises on purpose."""
 
-    exit_code: ClassVar[int] = 9
+    exit_code: ClassVar[ExitCode] = ExitCode.LINK
 
 
 class LocalProtocolError(BridgeError):
     """Our own side asked for something that the protocol does not allow; the peer never saw it."""
 
-    exit_code: ClassVar[int] = 9
+    exit_code: ClassVar[ExitCode] = ExitCode.LINK
 
 
 class RemoteProtocolError(BridgeError):
     """The peer sent something that the protocol does not allow. Parsers raise this and nothing else."""
 
-    exit_code: ClassVar[int] = 9
+    exit_code: ClassVar[ExitCode] = ExitCode.LINK
 
 
 class UnknownMessage(RemoteProtocolError):  # noqa: N818  names the thing, as its siblings do
@@ -56,13 +57,13 @@ class UnknownMessage(RemoteProtocolError):  # noqa: N818  names the thing, as it
 class PortError(BridgeError):
     """No port, several ports, or one that cannot be opened."""
 
-    exit_code: ClassVar[int] = 8
+    exit_code: ClassVar[ExitCode] = ExitCode.PORT
 
 
 class LinkError(BridgeError):
     """The link was open and is lost, or nobody answers on it."""
 
-    exit_code: ClassVar[int] = 9
+    exit_code: ClassVar[ExitCode] = ExitCode.LINK
 
 
 class SessionLost(LinkError):  # noqa: N818  names what happened
@@ -79,7 +80,7 @@ class DeviceRefused(BridgeError):  # noqa: N818  names what happened
         mend: what to do about it.
     """
 
-    exit_code: ClassVar[int] = 10
+    exit_code: ClassVar[ExitCode] = ExitCode.REFUSED
 
     def __init__(self, code: int, what: str, *, where: str = "", mend: str = "") -> None:
         super().__init__(what, where=where, mend=mend)
@@ -96,14 +97,18 @@ class JobFailed(BridgeError):  # noqa: N818  names what happened
         mend: what to do about it.
     """
 
-    exit_code: ClassVar[int] = 11
+    exit_code: ClassVar[ExitCode] = ExitCode.JOB_FAILED
 
     def __init__(self, code: int, what: str, *, where: str = "", mend: str = "") -> None:
         super().__init__(what, where=where, mend=mend)
         self.code = code
 
 
+class BundleChanged(JobFailed):
+    """The device went back to the bundle before, and does not run in one what it took for another: send it again."""
+
+
 class JobInputError(JobFailed):
     """A job's input is wrong: image size, NaN, start out of range, a parameter missing."""
 
-    exit_code: ClassVar[int] = 12
+    exit_code: ClassVar[ExitCode] = ExitCode.JOB_INPUT

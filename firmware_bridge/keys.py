@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from boards.errors import KitError
+from boards.errors import ExitCode, KitError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -33,7 +33,7 @@ _LINE: Final = re.compile(r"ed25519 ([A-Za-z0-9+/]{43}=)(?: ([\x20-\x7e]{1,64}))
 class KeyFault(KitError):  # noqa: N818  names what happened
     """A key that is missing, there already, or none at all."""
 
-    exit_code: ClassVar[int] = 2
+    exit_code: ClassVar[ExitCode] = ExitCode.USAGE
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boards.errors import KitError
+from boards.errors import ExitCode, KitError
 from edge.device import console
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def main(
     if not is_well:
         raise typer.Exit(_FAULT)
     log.info("stopped")
-    raise typer.Exit(130 if signal.SIGINT in received else 0)
+    raise typer.Exit(ExitCode.INTERRUPTED if signal.SIGINT in received else ExitCode.DONE)
 
 
 def _watch_lifeline(stopping: threading.Event) -> None:

@@ -43,10 +43,10 @@ def read_job(request: JobRequest, model: ModelFacts, steps: int) -> Job:
         raise DeviceRefused(RefusalCode.UNSUPPORTED, f"unknown kind {request.kind!r} (known: {known})", where=where)
     wanted, given = _PARAMETERS[request.kind], set(request.params)
     if wanted != given:
-        odd = ", ".join(sorted(wanted ^ given))
-        raise JobRejected(
-            f"parameters missing or unknown: {odd}", where=where, mend=f"it takes {', '.join(sorted(wanted))}"
-        )
+        parts = (("missing", wanted - given), ("unknown", given - wanted))
+        odd = "; ".join(f"{what}: {', '.join(sorted(names))}" for what, names in parts if names)
+        takes = f"{request.kind} takes {', '.join(sorted(wanted))}"
+        raise JobRejected(f"parameters {odd}", where=where, mend=takes)
     seed = _whole(request.params, "seed", _SEED_LIMIT, where)
     if request.kind == "generate":
         if request.payload and not model.conditions:

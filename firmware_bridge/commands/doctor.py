@@ -124,7 +124,7 @@ def queue_finding(path: Path) -> Finding:
         return Finding("queue", is_well=True, detail=f"{path} is not there yet; the first job makes it")
     try:
         with JobQueue(path) as queue:
-            counts, devices = queue.counts(), queue.devices()
+            counts, devices, stuck = queue.counts(), queue.devices(), queue.stuck()
     except BridgeError as error:
         return Finding("queue", is_well=False, detail=error.what, mend=error.mend)
     held_by_lost = [each for each in devices if each.held and queue.age(each.seen) > LEASE]
@@ -132,5 +132,8 @@ def queue_finding(path: Path) -> Finding:
         lost = ", ".join(f"{each.device_id} ({each.held} jobs)" for each in held_by_lost)
         mend = "plug it in, or run `watch`: it gives the jobs to other devices"
         return Finding("queue", is_well=False, detail=f"not seen for long: {lost}", mend=mend)
+    if stuck:
+        mend = "plug that device in or deploy that bundle, or cancel them: python -m firmware_bridge jobs cancel"
+        return Finding("queue", is_well=False, detail="; ".join(map(str, stuck)), mend=mend)
     detail = f"{counts[State.WAITING]} waiting, {counts[State.HELD]} on devices, {counts[State.FAILED]} failed"
     return Finding("queue", is_well=True, detail=detail)

@@ -30,9 +30,12 @@ def list_jobs(
 ) -> None:
     """List the queue's jobs, the newest first."""
     with JobQueue(queue_file or default_path()) as queue:
-        found, counts = queue.jobs(state, limit), queue.counts()
+        found, counts, stuck = queue.jobs(state, limit), queue.counts(), queue.stuck()
     if as_json:
-        put_json({"counts": counts, "jobs": [dataclasses.asdict(job) for job in found]})
+        put_json(
+            {"counts": counts, "jobs": [dataclasses.asdict(job) for job in found]}
+            | {"stuck": [dataclasses.asdict(each) for each in stuck]}
+        )
         return
     table = Table("job", "label", "kind", "state", "priority", "attempt", "device", "age s")
     now = time.time()
@@ -43,6 +46,8 @@ def list_jobs(
         )
     people.print(table)
     people.print(", ".join(f"{count} {state}" for state, count in counts.items()))
+    for each in stuck:
+        people.print(f"[yellow]{each}[/]", soft_wrap=True)
 
 
 @app.command()

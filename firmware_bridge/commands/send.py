@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ from typing import Annotated, Final
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from firmware_bridge.commands.errors import CommandError, SomeJobsFailed
+from firmware_bridge.commands.errors import CommandError, SomeJobsFailed, WrongInput
 from firmware_bridge.commands.options import AsJson, Baud, Ports, QueueFile, named_ports, people, put_json
-from firmware_bridge.commands.payload import jobs_of, parse_params, write_outcome
+from firmware_bridge.commands.payload import jobs_of, make_folder, parse_params, write_outcome
 from firmware_bridge.fleet.fleet import Fleet
 from firmware_bridge.info import DeviceInfo
 from firmware_bridge.jobs import JobEvent
@@ -22,9 +23,11 @@ from firmware_bridge.jobs import Progress as JobProgress
 from firmware_bridge.link.serial import DEFAULT_BAUD
 from firmware_bridge.queue.errors import QueueFault
 from firmware_bridge.queue.queue import JobQueue, queue_id
-from firmware_bridge.queue.records import NewJob, State, default_path
+from firmware_bridge.queue.records import NewJob, Outcome, State, Stuck, default_path
+from firmware_bridge.wire.messages import FailureCode
 
 _LOOK: Final = 0.25
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _BATCH: Final = 64
 """Jobs that go into the queue in one transaction."""
 
@@ -48,24 +51,44 @@ def send(  # noqa: PLR0917  a command's options
     """Put jobs into the queue and bring their results. After Ctrl-C they stay there: `watch` goes on with them."""
     if not files and not seed:
         raise CommandError("no files and no seeds", where="send", mend="name files, or give --seed")
+    queue_path = queue_file or default_path()
     limit = None if deadline is None else time.time() + deadline
-    jobs = jobs_of(
-        kind,
-        files or [],
-        seed or [],
-        parse_params(param or []),
-        priority=priority,
-        deadline=limit,
-        device=device,
-        bundle=bundle,
-    )
-    with JobQueue(queue_file or default_path()) as queue:
+    with JobQueue(queue_path) as queue:
+        seen = queue.devices()
+        pins = {
+            "device": _whole_id(device, "device", [each.device_id for each in seen]),
+            "bundle": _whole_id(bundle, "bundle", [each.bundle for each in seen if each.bundle]),
+        }
+        values = parse_params(param or [])
+        jobs = jobs_of(kind, files or [], seed or [], values, priority=priority, deadline=limit, **pins)
         if not wait:
             queue.add(jobs)
             for job in jobs:
                 put_json({"job_id": job.job_id, "label": job.label}) if as_json else print(job.job_id, job.label)
             return
-        _run(queue, jobs, out, named_ports(port), baud, as_json=as_json)
+        make_folder(out)
+        try:
+            _run(queue, jobs, out, named_ports(port), baud, as_json=as_json)
+        except KeyboardInterrupt:
+            people.print("interrupted: the jobs stay in the queue; `watch` goes on with them, `jobs cancel` ends them")
+            raise
+
+
+def _whole_id(given: str | None, what: str, known: list[str]) -> str | None:
+    """An id as it was given, or the one id seen so far that begins so: `devices` shows the beginnings of bundles'.
+
+    Raises:
+        CommandError: no bundle's id, and the beginning of none, or of several.
+    """
+    if given is None or given in known or (what == "bundle" and _DIGEST.fullmatch(given)):
+        return given
+    matching = sorted({each for each in known if each.startswith(given)})
+    if len(matching) == 1:
+        return matching[0]
+    if not matching and what == "device":
+        return given  # it may be plugged in later
+    said = ", ".join(matching) or "none of those seen so far begins so"
+    raise CommandError(f"--{what} {given}: {said}", where="send", mend=f"give the {what}'s whole id")
 
 
 def _run(queue: JobQueue, jobs: list[NewJob], out: Path, ports: list[str] | None, baud: int, *, as_json: bool) -> None:
@@ -77,7 +100,8 @@ def _run(queue: JobQueue, jobs: list[NewJob], out: Path, ports: list[str] | None
             with lock:
                 steps[queue_id(event.job_id)] = (event.step, event.of)
 
-    failed = 0
+    failed: list[Outcome] = []
+    told: list[Stuck] = []
     columns = (TextColumn("{task.description:<12}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
     with (
         _served(queue, ports, baud, watch),
@@ -98,19 +122,21 @@ def _run(queue: JobQueue, jobs: list[NewJob], out: Path, ports: list[str] | None
             bars.update(whole, completed=len(jobs) - len(to_add) - len(waiting))
             bars.update(each, completed=sum(step for step, _ in known), total=sum(of for _, of in known) or None)
             if waiting and not to_add:
+                if (stuck := queue.stuck()) != told:
+                    told = stuck
+                    people.print("\n".join(map(str, stuck)), soft_wrap=True)
                 queue.wait(_LOOK)
-    people.print(f"{len(jobs) - failed} of {len(jobs)} jobs done, results in {out}", soft_wrap=True)
+    people.print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs done, results in {out}", soft_wrap=True)
     if failed:
-        raise SomeJobsFailed(f"{failed} of {len(jobs)} jobs failed", where=str(out), mend="their .json files say why")
+        kind = WrongInput if all(each.code == FailureCode.BAD_INPUT for each in failed) else SomeJobsFailed
+        raise kind(f"{len(failed)} of {len(jobs)} jobs failed", where=str(out), mend="their .json files say why")
 
 
-def _collect(queue: JobQueue, waiting: dict[str, NewJob], out: Path, *, as_json: bool) -> int:
-    """Write what has ended; how many of them failed. The queue forgets a job once its result is written."""
+def _collect(queue: JobQueue, waiting: dict[str, NewJob], out: Path, *, as_json: bool) -> list[Outcome]:
+    """Write what has ended; those that failed. The queue forgets a job once its result is written."""
     ended = [outcome for job_id in waiting if (outcome := queue.outcome(job_id)) is not None]
-    failed = 0
     for outcome in ended:
         written = write_outcome(outcome, out)
-        failed += outcome.state is not State.DONE
         if as_json:
             score = outcome.meta.get("score")
             put_json(
@@ -122,7 +148,7 @@ def _collect(queue: JobQueue, waiting: dict[str, NewJob], out: Path, *, as_json:
         del waiting[outcome.job_id]
     if ended:
         queue.drop([outcome.job_id for outcome in ended])
-    return failed
+    return [outcome for outcome in ended if outcome.state is not State.DONE]
 
 
 @contextlib.contextmanager

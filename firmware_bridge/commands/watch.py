@@ -16,7 +16,7 @@ from firmware_bridge.info import DeviceInfo
 from firmware_bridge.jobs import Failure, JobEvent, Preview, Progress, Result
 from firmware_bridge.link.serial import DEFAULT_BAUD
 from firmware_bridge.queue.queue import JobQueue, queue_id
-from firmware_bridge.queue.records import State, default_path
+from firmware_bridge.queue.records import State, Stuck, default_path
 
 _LOOK = 0.5
 
@@ -49,6 +49,7 @@ def watch(  # noqa: PLR0917  a command's options
                 if status not in before:
                     teller.port(status)
             before = now
+            teller.stuck(queue.stuck())
             queue.wait(_LOOK)
 
 
@@ -64,6 +65,7 @@ class _Teller:
         self._previews = previews
         self._as_json = as_json
         self._lock = threading.Lock()
+        self._stuck: list[Stuck] = []
 
     def port(self, status: PortStatus) -> None:
         """A port has another device, or another trouble."""
@@ -73,6 +75,18 @@ class _Teller:
             elif status.device_id or status.trouble:
                 what = f"device {status.device_id}" if status.device_id else f"[yellow]{status.trouble}[/]"
                 people.print(f"{_now()}  {status.port}  {what}", soft_wrap=True)
+
+    def stuck(self, stuck: list[Stuck]) -> None:
+        """Jobs wait that no device takes; said when it changes."""
+        if stuck == self._stuck:
+            return
+        self._stuck = stuck
+        with self._lock:
+            for each in stuck:
+                if self._as_json:
+                    put_json({"event": "stuck", "device": each.device, "bundle": each.bundle, "jobs": each.jobs})
+                else:
+                    people.print(f"{_now()}  [yellow]{each}[/]", soft_wrap=True)
 
     def event(self, info: DeviceInfo, event: JobEvent) -> None:
         """A job goes on, or has ended."""

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Final, TypeVar
 
-from firmware_bridge.errors import BridgeError, DeviceRefused, JobFailed, JobInputError, RemoteProtocolError
+from firmware_bridge.errors import (
+    BridgeError,
+    BundleChanged,
+    DeviceRefused,
+    JobFailed,
+    JobInputError,
+    RemoteProtocolError,
+)
 from firmware_bridge.jobs import Failure
 from firmware_bridge.wire import messages
 from firmware_bridge.wire.messages import FailureCode, RefusalCode
@@ -37,12 +44,19 @@ def expect(reply: messages.Reply, kind: type[M]) -> M:
 def refusal_error(refused: messages.Refused, where: str) -> BridgeError:
     """The error that a refusal is for the caller."""
     if refused.reason == RefusalCode.BAD_INPUT:
-        return JobInputError(refused.reason, refused.message, where=where)
+        return JobInputError(FailureCode.BAD_INPUT, refused.message, where=where)
     mend = _MENDS.get(refused.reason, "")
     return DeviceRefused(refused.reason, f"the device refuses: {refused.message}", where=where, mend=mend)
 
 
 def job_error(failure: Failure) -> JobFailed:
     """The error that a job's failure is for a caller who waited for its result."""
-    kind = JobInputError if failure.code == FailureCode.BAD_INPUT else JobFailed
-    return kind(failure.code, failure.message, where=f"job {failure.job_id}")
+    where = f"job {failure.job_id}"
+    match failure.code:
+        case FailureCode.BAD_INPUT:
+            return JobInputError(failure.code, failure.message, where=where)
+        case FailureCode.BUNDLE_CHANGED:
+            mend = "send it again under a new id, or deploy the other bundle once more first"
+            return BundleChanged(failure.code, failure.message, where=where, mend=mend)
+        case _:
+            return JobFailed(failure.code, failure.message, where=where)

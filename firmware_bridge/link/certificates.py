@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from boards.errors import KitError
+from boards.errors import ExitCode, KitError
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -36,7 +36,7 @@ _BACKDATED: Final = dt.timedelta(days=1)
 class CertificateFault(KitError):  # noqa: N818  names what happened
     """A certificate that is missing, or there already."""
 
-    exit_code: ClassVar[int] = 2
+    exit_code: ClassVar[ExitCode] = ExitCode.USAGE
 
 
 def default_folder() -> Path:

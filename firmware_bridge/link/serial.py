@@ -167,7 +167,7 @@ def _port_error(name: str, baud: int, error: Exception) -> PortError:
         return PortError(
             "the port is taken by another program",
             where=name,
-            mend="close the other deploy, terminal program or ModemManager that uses it "
+            mend="end the `watch`, deployment, terminal program or ModemManager that uses it "
             f"(`fuser -v {name}` shows which)",
         )
     if isinstance(error, ValueError):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from boards.errors import ExitCode
 from firmware_bridge.errors import BridgeError
 
 
 class QueueFault(BridgeError):  # noqa: N818  names what happened
     """The queue's file cannot be used, or does not know the job."""
 
-    exit_code: ClassVar[int] = 13
+    exit_code: ClassVar[ExitCode] = ExitCode.QUEUE
 
 
 class QueueFull(QueueFault):

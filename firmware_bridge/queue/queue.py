@@ -23,7 +23,7 @@ from firmware_bridge.errors import LocalProtocolError
 from firmware_bridge.info import DeviceInfo
 from firmware_bridge.jobs import Failure, JobRequest, Result
 from firmware_bridge.queue.errors import QueueFault, QueueFull
-from firmware_bridge.queue.records import DeviceRecord, JobRecord, Limits, NewJob, Outcome, State
+from firmware_bridge.queue.records import DeviceRecord, JobRecord, Limits, NewJob, Outcome, State, Stuck
 from firmware_bridge.queue.schema import open_database
 from firmware_bridge.wire.messages import FailureCode
 
@@ -265,6 +265,17 @@ class JobQueue:
                 " WHERE state = 'held' AND holder = device_id) FROM devices ORDER BY seen DESC"
             ).fetchall()
         return [DeviceRecord(*row) for row in rows]
+
+    def stuck(self) -> list[Stuck]:
+        """Waiting jobs for a device, or for a bundle, that none of the devices seen so far is or runs."""
+        with self._changed, self._faults():
+            rows = self._database.execute(
+                "SELECT device, bundle, count(*) FROM jobs WHERE state = 'waiting'"
+                " AND (device IS NOT NULL OR bundle IS NOT NULL) AND NOT EXISTS (SELECT 1 FROM devices d"
+                " WHERE coalesce(jobs.device, d.device_id) = d.device_id AND coalesce(jobs.bundle, d.bundle, '') ="
+                " coalesce(d.bundle, '')) GROUP BY device, bundle"
+            ).fetchall()
+        return [Stuck(*row) for row in rows]
 
     def age(self, seen: float) -> float:
         """Seconds since a device was seen."""

@@ -95,6 +95,21 @@ class DeviceRecord:
 
 
 @dataclass(frozen=True)
+class Stuck:
+    """Waiting jobs that no device that was ever seen may take: they are for another ``device``, or ``bundle``."""
+
+    device: str | None
+    bundle: str | None
+    jobs: int
+
+    def __str__(self) -> str:
+        jobs = "1 job waits" if self.jobs == 1 else f"{self.jobs} jobs wait"
+        wanted = [f"device {self.device}"] if self.device else []
+        wanted += [f"bundle {self.bundle[:12]}"] if self.bundle else []
+        return f"{jobs} for {' with '.join(wanted)}, which is not here"
+
+
+@dataclass(frozen=True)
 class Limits:
     """How much the queue takes.
 

@@ -33,6 +33,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program t
 Share = Annotated[float, typer.Option(min=0.0, max=1.0, help="Probability, per frame.")]
 PerBit = Annotated[float, typer.Option(min=0.0, max=1.0, help="Probability, per bit.")]
 Rate = Annotated[float, typer.Option(min=1.0, help="Bytes a second of the line.")]
+Seconds = Annotated[float, typer.Option(min=0.0, help="How long it lasts at most.")]
 UART_3M = 300_000.0
 BOARD = "edge.device.simulation:Board"
 """By name: the bridge imports nothing of what is built on it."""
@@ -113,13 +114,29 @@ def line(
     *,
     loss: Share = 0.0,
     duplication: Share = 0.0,
+    reordering: Share = 0.0,
     bit_errors: PerBit = 0.0,
     boot_log: Share = 0.0,
+    burst: Share = 0.0,
+    burst_seconds: Seconds = 0.02,
+    stall: Share = 0.0,
+    stall_seconds: Seconds = 3.0,
     bytes_per_second: Annotated[float | None, typer.Option(min=1.0, help="The line's rate.")] = None,
     seed: Annotated[int, typer.Option(help="Replays the faults.")] = 1,
 ) -> None:
     """Be a faulty serial line: print the paths of its two ends, end when standard input closes."""
-    faults = Faults(loss, duplication, 0.0, bit_errors, boot_log, bytes_per_second=bytes_per_second)
+    faults = Faults(
+        loss=loss,
+        duplication=duplication,
+        reordering=reordering,
+        bit_errors=bit_errors,
+        boot_log=boot_log,
+        burst=burst,
+        burst_seconds=burst_seconds,
+        stall=stall,
+        stall_seconds=stall_seconds,
+        bytes_per_second=bytes_per_second,
+    )
     ptyline.run(faults, seed)
 
 

@@ -7,6 +7,7 @@ so a writer feels the line's backpressure. Faults work on what stands between ze
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import random
 import signal
@@ -26,13 +27,15 @@ _TICK: Final = 0.001
 _HELD: Final = 4096
 """Bytes that wait inside the line; more wait in the writer's pty."""
 _START: Final = 10.0
+_OVERTAKEN: Final = 20
+"""Frames that overtake a late one at most."""
 
 
 class FrameFaults:
     """What a line does to the frames of a stream, cut anywhere.
 
     Args:
-        faults: loss, duplication, bit errors and boot log are looked at.
+        faults: all but the delay, which is the ptys' own.
         chance: where its chances come from.
     """
 
@@ -40,24 +43,47 @@ class FrameFaults:
         self._faults = faults
         self._chance = chance
         self._rest = b""
-        self._is_clean = faults == Faults(bytes_per_second=faults.bytes_per_second)
+        self._is_clean = faults == Faults(delay=faults.delay, bytes_per_second=faults.bytes_per_second)
+        self._noise_until = float("-inf")
+        self._late: list[tuple[int, bytes]] = []  # frames that are overtaken: (number of the frame to follow, bytes)
+        self._frames = 0
+        self.stalled_until = float("-inf")
+        """Until then nothing leaves the line."""
 
-    def __call__(self, data: bytes) -> bytes:
-        """What comes out of the line for these bytes."""
+    def __call__(self, data: bytes, now: float = 0.0) -> bytes:
+        """What comes out of the line for these bytes.
+
+        Args:
+            data: anything.
+            now: seconds of a monotonic clock; bursts and stalls last by it.
+        """
         if self._is_clean:
             return data
         *frames, self._rest = (self._rest + data).split(b"\0")
-        return b"".join(self._pass(frame) for frame in frames)
+        return b"".join(self._pass(frame, now) for frame in frames)
 
-    def _pass(self, frame: bytes) -> bytes:
+    def _pass(self, frame: bytes, now: float) -> bytes:
         faults, chance = self._faults, self._chance
         if not frame:
             return b"\0"
+        self._frames += 1
+        if chance.random() < faults.stall:
+            self.stalled_until = now + chance.uniform(0, faults.stall_seconds)
+        if chance.random() < faults.burst:
+            self._noise_until = now + faults.burst_seconds
         text = BOOT_LOG if chance.random() < faults.boot_log else b""
+        if now < self._noise_until:
+            return text + chance.randbytes(len(frame))
         if chance.random() < faults.loss:
             return text
         out = flip_bits(frame, faults.bit_errors, chance) + b"\0"
-        return text + out + (b"\0" + out if chance.random() < faults.duplication else b"")
+        out += b"\0" + out if chance.random() < faults.duplication else b""
+        if chance.random() < faults.reordering:
+            self._late.append((self._frames + chance.randint(1, _OVERTAKEN), b"\0" + out))
+            return text
+        arrived = b"".join(late for number, late in self._late if number <= self._frames)
+        self._late = [each for each in self._late if each[0] > self._frames]
+        return text + out + arrived
 
 
 class _Way:
@@ -77,11 +103,11 @@ class _Way:
 
     def read(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            self._held += self._change(os.read(self.source, _HELD))
+            self._held += self._change(os.read(self.source, _HELD), time.monotonic())
 
     def write(self, now: float) -> None:
         """What the rate allows by now."""
-        if not self._held:
+        if not self._held or now < self._change.stalled_until:
             return
         self._free_at = max(self._free_at, now - 0.01)  # an idle line saves nothing up but the time of a tick or two
         allowed = len(self._held) if self._rate is None else int((now - self._free_at) * self._rate)
@@ -123,15 +149,19 @@ def pty_line(faults: Faults, seed: int = 1) -> Iterator[tuple[str, str]]:
     """A line in its own process: (path of the host's end, path of the device's end).
 
     Args:
-        faults: what it does; `bytes_per_second` is its rate.
+        faults: what it does; `bytes_per_second` is its rate, and the delay is the ptys' own.
         seed: from which its chances follow.
 
     Raises:
         LinkError: the process did not start.
     """
     rate = [] if faults.bytes_per_second is None else ["--bytes-per-second", str(faults.bytes_per_second)]
-    shares = ("loss", "duplication", "bit_errors", "boot_log")
-    named = [word for name in shares for word in (f"--{name.replace('_', '-')}", str(getattr(faults, name)))]
+    named = [
+        word
+        for name, value in dataclasses.asdict(faults).items()
+        if name not in {"delay", "bytes_per_second"}
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
     command = [sys.executable, "-m", "firmware_bridge.testing", "line", "--seed", str(seed), *rate, *named]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from boards.errors import KitError
+from boards.errors import ExitCode, KitError
 from edge.cache import cache_folder, sources_key
 
 PLUGIN = Path(__file__).parent / "plugin"
@@ -27,7 +27,7 @@ MAC_CLASSES = ("sdot", "smmla", "smull", "fmla", "fmla16")
 class BenchError(KitError):
     """A measurement cannot be made on this machine."""
 
-    exit_code = 6
+    exit_code = ExitCode.TOOLCHAIN
 
 
 class Counts(dict[str, int]):

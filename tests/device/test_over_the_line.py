@@ -19,7 +19,7 @@ from edge.virtual import virtual_board
 from firmware_bridge import limits
 from firmware_bridge.chunks import MAX_CHUNK
 from firmware_bridge.client import Client
-from firmware_bridge.errors import DeviceRefused, JobFailed, JobInputError
+from firmware_bridge.errors import BundleChanged, DeviceRefused, JobInputError
 from firmware_bridge.jobs import Failure, JobRequest, Progress, Result
 from firmware_bridge.link.pty import PtyPair
 from firmware_bridge.wire.messages import FailureCode
@@ -174,7 +174,7 @@ def test_the_first_job_of_a_bundle_takes_the_device_down_and_the_old_bundle_runs
                 device.kill()
                 device.start()
 
-        with pytest.raises(JobFailed, match="another bundle") as caught:
+        with pytest.raises(BundleChanged, match="another bundle") as caught:
             client.run(generate("a"), progress)
         assert caught.value.code == FailureCode.BUNDLE_CHANGED
         assert client.info.active_bundle == old.bundle_id

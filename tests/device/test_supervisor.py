@@ -199,8 +199,8 @@ def test_a_job_before_any_bundle_is_refused_and_may_come_again(start: Starter, t
     ("job", "code", "words"),
     [
         (JobRequest("x", "paint", {}), RefusalCode.UNSUPPORTED, "unknown kind 'paint'"),
-        (JobRequest("x", "generate", {}), RefusalCode.BAD_INPUT, "missing or unknown: seed"),
-        (JobRequest("x", "generate", {"seed": 1, "sed": 1}), RefusalCode.BAD_INPUT, "missing or unknown: sed"),
+        (JobRequest("x", "generate", {}), RefusalCode.BAD_INPUT, "parameters missing: seed"),
+        (JobRequest("x", "generate", {"seed": 1, "sed": 1}), RefusalCode.BAD_INPUT, "parameters unknown: sed"),
         (JobRequest("x", "generate", {"seed": -1}), RefusalCode.BAD_INPUT, "seed -1"),
         (JobRequest("x", "generate", {"seed": True}), RefusalCode.BAD_INPUT, "seed True"),
         (JobRequest("x", "generate", {"seed": 1}, b"x"), RefusalCode.BAD_INPUT, "an image where none belongs"),

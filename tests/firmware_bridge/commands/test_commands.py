@@ -97,6 +97,38 @@ def test_queued_now_and_served_later(board: tuple[Bench, MemoryDevice], tmp_path
     assert bridge("jobs", "results", ids[0], queue=queue).returncode == 13
 
 
+def test_a_job_that_no_device_may_take_is_told_everywhere(tmp_path: Path) -> None:
+    queue = tmp_path / "q.db"
+    bridge("send", "echo", "--seed", "1", "--device", "elsewhere", "--no-wait", queue=queue)
+    said = "1 job waits for device elsewhere, which is not here"
+    assert said in bridge("jobs", "list", queue=queue).stderr
+    assert json.loads(bridge("jobs", "list", "--json", queue=queue).stdout)["stuck"][0]["device"] == "elsewhere"
+    assert said in bridge("doctor", queue=queue).stderr
+
+
+def test_a_bundle_is_named_by_the_beginning_of_its_id(board: tuple[Bench, MemoryDevice], tmp_path: Path) -> None:
+    board[1].active = "ab" * 32
+    words = ("send", "echo", "--seed", "1", "--out", str(tmp_path / "out"))
+    for bundle, code in (("abab", 2), ("ab" * 32, 0), ("abab", 0), ("cd", 2)):  # first, no device was seen yet
+        done = bridge(*words, "--bundle", bundle, ports=board[0].line.host_path, queue=tmp_path / "q.db")
+        assert done.returncode == code, done.stderr
+
+
+def test_failures_that_are_all_the_inputs_have_an_exit_code_of_their_own(
+    board: tuple[Bench, MemoryDevice], tmp_path: Path
+) -> None:
+    options = ("--param", "steps=many", "--out", str(tmp_path / "out"), "--seed", "1")
+    done = bridge("send", "echo", *options, ports=board[0].line.host_path, queue=tmp_path / "q.db")
+    assert done.returncode == 12, done.stderr
+
+
+def test_where_nobody_answers_devices_says_why_and_fails(tmp_path: Path) -> None:
+    done = bridge("devices", "--port", str(tmp_path / "nothing"))
+    assert done.returncode == 8
+    assert "there is no such port" in done.stderr
+    assert "plug the device in" in done.stderr
+
+
 def test_watch_keeps_a_picture_of_each_running_job(board: tuple[Bench, MemoryDevice], tmp_path: Path) -> None:
     queue, pictures = tmp_path / "q.db", tmp_path / "pictures"
     queued = bridge("send", "echo", "--seed", "1", "--param", "steps=9", "--no-wait", "--json", queue=queue)
@@ -123,6 +155,7 @@ def test_ctrl_c_leaves_the_jobs_in_the_queue_and_they_run_once(
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=30)
     assert process.returncode == 130, told
+    assert "`watch` goes on with them" in told
     assert "Traceback" not in told
     served = bridge("watch", "--until-empty", "--json", ports=board[0].line.host_path, queue=tmp_path / "q.db")
     assert '"event": "result"' in served.stdout

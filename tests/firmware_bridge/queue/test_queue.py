@@ -17,7 +17,7 @@ from firmware_bridge.info import DeviceInfo
 from firmware_bridge.jobs import Failure, Result
 from firmware_bridge.queue.errors import QueueFault, QueueFull
 from firmware_bridge.queue.queue import MAX_ATTEMPTS, JobQueue, queue_id
-from firmware_bridge.queue.records import Limits, NewJob, State
+from firmware_bridge.queue.records import Limits, NewJob, State, Stuck
 from firmware_bridge.wire.messages import FailureCode
 
 
@@ -333,3 +333,23 @@ def test_turns_of_idle_devices_do_not_rouse_each_other(queue: JobQueue) -> None:
         assert queue.turn("a", None, 1) == []
     watcher.join()
     assert roused == [False]
+
+
+def test_jobs_that_no_device_may_take_are_named(queue: JobQueue) -> None:
+    queue.add([job(), job(bundle="ab" * 32), job(bundle="ab" * 32), job(device="b"), job(device="a", bundle="cd" * 32)])
+    assert [each.jobs for each in queue.stuck()] == [2, 1, 1]
+    queue.seen(info("a", "ab" * 32), "/dev/a")
+    assert queue.stuck() == [Stuck("a", "cd" * 32, 1), Stuck("b", None, 1)]
+    queue.seen(info("b"), "/dev/b")
+    queue.seen(info("a", "cd" * 32), "/dev/a")
+    (rolled_back,) = queue.stuck()  # the device went back to another bundle than the jobs are for
+    assert str(rolled_back) == "2 jobs wait for bundle abababababab, which is not here"
+
+
+def test_a_job_ended_by_a_rollback_waits_for_its_bundle_as_another_attempt(queue: JobQueue) -> None:
+    queue.add([one := job(bundle="ab" * 32), two := job()])
+    assert len(queue.turn("a", "ab" * 32, 5)) == 2
+    ends = [Failure(each.job_id, FailureCode.BUNDLE_CHANGED, "fell back") for each in (one, two)]
+    (again,) = queue.turn("a", "cd" * 32, 5, ends)
+    assert again.job_id == f"{two.job_id}.1"
+    assert queue.turn("a", "ab" * 32, 5)[0].job_id == f"{one.job_id}.1"
