@@ -135,7 +135,7 @@ def sweep(
         {name: torch.zeros(probes, len(seeds), steps, steps, dtype=torch.float64) for name in points},
         {name: run.outputs[name][0][0].numel() for name in points},
     )
-    traces = {name: torch.stack([y.flatten(1) for y in run.outputs[name]]) for name in points}
+    traces = {name: torch.stack([y.flatten(1) for y in run.outputs.pop(name)], 1) for name in points}
     shape = (probes * len(seeds), *model.sample_shape)
     vectors = noise_batch(range(PROBE_SEED, PROBE_SEED + shape[0]), model.sample_shape).reshape(probes, -1, *shape[1:])
     adjoints = [[vector / count**0.5, *(torch.zeros_like(vector),) * 2] for vector in vectors]
@@ -148,10 +148,14 @@ def sweep(
             after, left = sampler.advance(i, before[0], out, History(*before[1:]), first=i == 0, noise=fresh)
             ends = [after, left.clean, left.sample]
         watched = {**taps, ("out", ""): out}
+        slopes: dict[str, list[torch.Tensor]] = {name: [] for name in points}
         for k in range(probes):
             gradients = _gradients(ends, adjoints[k], [*before, *watched.values()], retain=k < probes - 1)
             adjoints[k] = gradients[:3]
-            _collect(result, i, k, dict(zip(watched, gradients[3:], strict=True)), traces)
+            _collect(result, i, dict(zip(watched, gradients[3:], strict=True)), slopes)
+        for name, trace in traces.items():  # [N, probes, elements] times [N, elements, T]: the traces are read once
+            products = torch.stack(slopes.pop(name), 1) @ trace.transpose(1, 2)
+            result.projections[name][:, :, i, :] = products.transpose(0, 1).double()
         if progress is not None:
             progress(2 * steps - i, 2 * steps)
     for layer in result.layers.values():
@@ -282,11 +286,10 @@ def _gradients(
 def _collect(
     result: Sweep,
     i: int,
-    probe: int,
     gradients: Mapping[tuple[str, str], torch.Tensor],
-    traces: Mapping[str, torch.Tensor],
+    slopes: Mapping[str, list[torch.Tensor]],
 ) -> None:
-    """Add one probe's gradients at step ``i``."""
+    """Add one probe's gradients at step ``i``; those by points go to ``slopes``, ``[N, elements]`` each."""
     for (kind, name), gradient in gradients.items():
         match kind:
             case "in":
@@ -296,5 +299,4 @@ def _collect(
             case "out":
                 result.step_gain[i] += gradient.double().square().sum()
             case _:
-                products = torch.einsum("nm,tnm->nt", gradient.flatten(1), traces[name])
-                result.projections[name][probe, :, i, :] = products.double()
+                slopes[name].append(gradient.flatten(1))

@@ -221,13 +221,17 @@ def quantize_change(
     Returns:
         The codes as float32 integers, and how many elements were clamped or NaN.
     """
-    wide = lattice.to(torch.int32)
-    change = x * inverse_step - wide.to(torch.float32)
-    rounded = torch.round(change * 2.0**-exponent)
-    lowest = torch.neg((limit + wide) >> exponent).clamp(min=-code_limit).to(torch.float32)
-    highest = ((limit - wide) >> exponent).clamp(max=code_limit).to(torch.float32)
-    codes = torch.where(torch.isnan(rounded), 0.0, rounded).clamp(lowest, highest)
-    return codes, int((codes != rounded).sum())
+    wide = lattice.to(torch.float32)  # exact, as is what is made of it below: integers under 2^24
+    rounded = (x * inverse_step).sub_(wide).mul_(2.0**-exponent).round_()
+    codes = rounded.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
+    farthest = max(map(abs, map(int, lattice.aminmax()))) if lattice.numel() else 0
+    if (limit - farthest) >> exponent >= code_limit:  # no code can leave the lattice
+        codes.clamp_(-code_limit, code_limit)
+    else:
+        lowest = (wide + limit).mul_(2.0**-exponent).floor_().neg_().clamp_(min=-code_limit)
+        highest = (limit - wide).mul_(2.0**-exponent).floor_().clamp_(max=code_limit)
+        codes.clamp_(lowest, highest)
+    return codes, int(torch.count_nonzero(codes != rounded))
 
 
 def run_pass(layer: LayerArithmetic, state: LayerState, plane: int, x: torch.Tensor, exponent: int) -> int:
@@ -237,17 +241,17 @@ def run_pass(layer: LayerArithmetic, state: LayerState, plane: int, x: torch.Ten
         x, state.lattice[plane], exponent, layer.inverse_step, layer.limit, code_limit=code_limit
     )
     state.lattice[plane] += codes.to(torch.int16) << exponent
-    state.accumulator[plane] += layer.planes[plane](codes) << exponent
+    state.accumulator[plane].add_(layer.planes[plane](codes), alpha=1 << exponent)
     return saturated
 
 
 def read_output(layer: LayerArithmetic, state: LayerState) -> torch.Tensor:
     """``y`` of the accumulators: float32, ``fl(fl(m0 * O0) + fl(m1 * O1)) + b``, each operation rounded."""
     shape = layer.planes[0].operator.channel_shape
-    y = shape(layer.scales[0]) * state.accumulator[0].to(torch.float32)
+    y = state.accumulator[0].to(torch.float32).mul_(shape(layer.scales[0]))
     for plane in range(1, len(layer.planes)):
-        y = y + shape(layer.scales[plane]) * state.accumulator[plane].to(torch.float32)
-    return y + shape(layer.bias)
+        y += state.accumulator[plane].to(torch.float32).mul_(shape(layer.scales[plane]))
+    return y.add_(shape(layer.bias))
 
 
 def extrapolate(layer: LayerArithmetic, state: LayerState, step: int) -> torch.Tensor:

@@ -83,13 +83,13 @@ class ModulatedLayer(StandIn):
         return self._run(x)
 
     def _run(self, x: torch.Tensor) -> torch.Tensor:
+        row = self.plan.row(self.step, fresh=self.state is None)
         if self.plan.mode is Mode.DIRECT:
-            state, row = fresh_state(self.arithmetic, x), self.plan.rows[self.step]
+            state = fresh_state(self.arithmetic, x)
         elif self.state is None:
-            state, row = fresh_state(self.arithmetic, x), self.plan.anchor
-            self.state = state
+            state = self.state = fresh_state(self.arithmetic, x)
         else:
-            state, row = self.state, self.plan.rows[self.step]
+            state = self.state
             if _is_held(row) and self._output is not None:
                 return self._output.clone()
         y = run_step(self.arithmetic, state, x, row=row, step=self.step, counts=self.counts)

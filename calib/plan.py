@@ -86,8 +86,9 @@ class LayerPlan:
     """One layer over the whole job.
 
     Attributes:
-        mode: delta or direct. A direct layer has nothing to reuse: where its row has no main pass its output is
-            the bias, which is for steps at which a reuse point keeps everyone from reading it.
+        mode: delta or direct. A direct layer does its anchor at every step at which it runs. It has nothing to reuse: a
+            row without a main pass is for steps at which a reuse point keeps everyone from reading its output; who
+            reads it nevertheless gets what the anchor gives.
         rows: one per sampler step.
         anchor: what the first step of a job does instead of its row, whatever step that is.
     """
@@ -101,6 +102,8 @@ class LayerPlan:
             raise PlanError("the anchor has no main pass", mend="a fresh state needs at least one")
         if self.mode is Mode.DIRECT and self.extrapolates:
             raise PlanError("a direct layer keeps no output to extrapolate", mend="hold it through a reuse point")
+        if self.mode is Mode.DIRECT and any(row.exponents and row != self.anchor for row in self.rows):
+            raise PlanError("a direct layer has a row that is not its anchor's", mend="all its steps are alike")
 
     @property
     def extrapolates(self) -> bool:
@@ -112,9 +115,23 @@ class LayerPlan:
         """Whether any row looks at the residual-weight plane."""
         return any(row.residual_exponents for row in (*self.rows, self.anchor))
 
+    def row(self, step: int, *, fresh: bool) -> PlanRow:
+        """What the layer does at a step where it runs.
+
+        Args:
+            step: sampler step.
+            fresh: whether it is the first of a job.
+        """
+        return self.anchor if fresh or self.mode is Mode.DIRECT else self.rows[step]
+
     def table(self) -> npt.NDArray[np.int8]:
         """int8 ``[T + 1, 8]``: ``PlanRow.columns`` per step, the anchor last."""
         return np.array([row.columns() for row in (*self.rows, self.anchor)], dtype=np.int8)
+
+    def operator_table(self) -> npt.NDArray[np.int8]:
+        """``table`` as an operator is given it: with ``row`` of each step."""
+        rows = [self.row(step, fresh=False) for step in range(len(self.rows))]
+        return np.array([row.columns() for row in (*rows, self.anchor)], dtype=np.int8)
 
 
 @dataclass(frozen=True)

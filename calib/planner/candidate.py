@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,16 +26,32 @@ class Candidate:
         full_steps: multiply-accumulates of all passes, residual ones included, in units of one pass of every layer.
         cost: the board's cost model over one pass of every layer at every step; the MACs' share without a board.
         state_bytes: lattices, accumulators and reuse points of one job.
-        psnr: mean over the verification seeds, dB against the planner's reference.
-        psnr_min: of the worst seed.
+        levels: PSNR of each verification seed against the planner's reference, dB.
+        within_one: share of each seed's 8-bit pixels that differ by at most one level.
     """
 
     plan: Plan
     full_steps: float
     cost: float
     state_bytes: int
-    psnr: float
-    psnr_min: float
+    levels: tuple[float, ...]
+    within_one: tuple[float, ...]
+
+    @property
+    def psnr(self) -> float:
+        """Mean over the seeds, dB."""
+        return sum(self.levels) / len(self.levels)
+
+    @property
+    def psnr_min(self) -> float:
+        """Of the worst seed, dB."""
+        return min(self.levels)
+
+    @property
+    def psnr_pooled(self) -> float:
+        """Of the mean square error over all seeds, dB: bad seeds weigh as much as they are bad."""
+        error = sum(10 ** (-level / 10) for level in self.levels) / len(self.levels)
+        return -10 * math.log10(error) if error > 0 else math.inf
 
     @property
     def passes(self) -> float:
@@ -67,14 +84,16 @@ def state_bytes(plan: Plan, seen: Mapping[str, LayerSweep], point_elements: Mapp
 
 
 def front(candidates: list[Candidate]) -> tuple[Candidate, ...]:
-    """Those that no other one beats in cost, state and quality, cheapest first."""
+    """Those that no other one beats in cost, state and quality (mean and pooled), cheapest first."""
+    ranks = {id(each): (each.cost, each.state_bytes, each.psnr, each.psnr_pooled) for each in candidates}
 
     def beaten(each: Candidate) -> bool:
         return any(
             other.cost <= each.cost
             and other.state_bytes <= each.state_bytes
             and other.psnr >= each.psnr
-            and (other.cost, other.state_bytes, -other.psnr) != (each.cost, each.state_bytes, -each.psnr)
+            and other.psnr_pooled >= each.psnr_pooled
+            and ranks[id(other)] != ranks[id(each)]
             for other in candidates
         )
 

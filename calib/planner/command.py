@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from boards import load_board
-from calib.calibration import CalibrationConfig, calibrate
+from calib.calibration import CalibrationConfig, calibrate, calibration_key
 from calib.errors import CalibrationError
 from calib.options import (
     DEFAULTS,
@@ -31,7 +31,7 @@ from calib.planner.candidate import Candidate, planned
 from calib.planner.search import PlannerConfig, Planning, plan
 from calib.samplers import Sampler, build_sampler
 from calib.stability import StabilityReport, analyze
-from calib.storage import load_calibration, save_calibration
+from calib.storage import MANIFEST, load_calibration, save_calibration
 
 if TYPE_CHECKING:
     from calib.adapters import PretrainedModel
@@ -98,7 +98,7 @@ def plan_command(
         settings = dataclasses.replace(settings, budgets=tuple(sorted({*settings.budgets, cost})))
     board_cost = load_board(board).cost if board is not None else None
     with bars() as tell:
-        made = _calibration(loaded, tables, calibration, calibration_seeds, tell)
+        made = _calibration(loaded, tables, calibration, calibration_seeds, tell, kept=progress_folder)
         found = plan(loaded, tables, made, settings, board_cost=board_cost, journal=progress_folder, progress=tell)
     chosen = found.choose(psnr=psnr, cost=cost)
     if out is not None:
@@ -133,11 +133,19 @@ def stability_command(
     shown.print(f"modulation {'pays' if report.pays else 'does not pay'}: {'; '.join(report.reasons)}")
 
 
-def _calibration(model: PretrainedModel, sampler: Sampler, stored: Path | None, seeds: int, tell: Tell) -> Calibration:
-    """The stored calibration, checked against what it is used with, or a new one."""
+def _calibration(
+    model: PretrainedModel, sampler: Sampler, stored: Path | None, seeds: int, tell: Tell, *, kept: Path | None = None
+) -> Calibration:
+    """The stored calibration, checked against what it is used with, or a new one, remembered in ``kept``."""
     if stored is None:
         config = CalibrationConfig(seeds=seeds)
-        return calibrate(model, sampler, config, lambda done, total: tell("calibration", done, total))
+        own = None if kept is None else kept / f"calibration-{calibration_key(model, sampler, config)[:16]}"
+        if own is not None and (own / MANIFEST).is_file():
+            return load_calibration(own)
+        made = calibrate(model, sampler, config, lambda done, total: tell("calibration", done, total))
+        if own is not None:
+            save_calibration(made, own)
+        return made
     found = load_calibration(stored)
     expected = (model.content_hash, sampler.name, sampler.steps)
     if (found.model_hash, found.sampler, found.plan.steps) != expected:
@@ -160,6 +168,8 @@ def to_document(found: Planning, chosen: Candidate) -> dict[str, Any]:
             "state_bytes": each.state_bytes,
             "psnr": _finite(each.psnr),
             "psnr_min": _finite(each.psnr_min),
+            "psnr_pooled": _finite(each.psnr_pooled),
+            "within_one": sum(each.within_one) / len(each.within_one),
             "points": len(each.plan.points),
             "chosen": each is chosen,
         }
@@ -176,7 +186,17 @@ def to_document(found: Planning, chosen: Candidate) -> dict[str, Any]:
 def front_table(found: Planning, chosen: Candidate, model: str, sampler: Sampler) -> Table:
     """The Pareto front for a person."""
     table = Table(title=f"{model}, {sampler.name}-{sampler.steps}: Pareto front of plans", title_justify="left")
-    for heading in ("full steps", "passes/step", "cost", "mean dB", "worst dB", "state MiB", "reuse points", ""):
+    for heading in (
+        "full steps",
+        "passes/step",
+        "cost",
+        "mean dB",
+        "worst dB",
+        "±1 level",
+        "state MiB",
+        "reuse points",
+        "",
+    ):
         table.add_column(heading, justify="right")
     for each in found.front:
         table.add_row(
@@ -185,6 +205,7 @@ def front_table(found: Planning, chosen: Candidate, model: str, sampler: Sampler
             f"{each.cost:.3f}",
             f"{each.psnr:.1f}",
             f"{each.psnr_min:.1f}",
+            f"{sum(each.within_one) / len(each.within_one):.2%}",
             f"{each.state_bytes / 2**20:.1f}",
             str(len(each.plan.points)),
             "chosen" if each is chosen else "",

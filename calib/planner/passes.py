@@ -43,6 +43,8 @@ class LayerPasses:
         exponents: of the one main pass, a step; only those of live steps count.
         live: the steps at which it runs, 0 first.
         price: work of one more pass, in full steps.
+        exact: whether it does the anchor's two passes whenever it runs, as the smallest layers do.
+        residual_plane: whether residual passes may be bought.
         twice: live steps with two main passes.
         residual: live steps with a residual pass.
         mode: delta or direct.
@@ -53,12 +55,16 @@ class LayerPasses:
     exponents: Sequence[int]
     live: Sequence[int]
     price: float
+    exact: bool = False
+    residual_plane: bool = True
     twice: set[int] = field(default_factory=set)
     residual: set[int] = field(default_factory=set)
     mode: Mode = Mode.DELTA
 
     def __post_init__(self) -> None:
         steps = len(self.exponents)
+        if self.exact:
+            self.twice |= set(self.live)
         self._input_gain, self._output_gain = self.seen.input_gain.numpy(), self.seen.output_gain.numpy()
         following = [*self.live[1:], steps]
         held = {j: slice(j, end) for j, end in zip(self.live, following, strict=True)}
@@ -98,12 +104,19 @@ class LayerPasses:
             for j in self.live
             if j not in self.twice
         ]
-        if self.mode is Mode.DELTA:
+        if self.mode is Mode.DELTA and self.residual_plane:
             before = self._weight_error(self.residual)
             # The first residual pass is the anchor's: without one the plane's lattice would start late.
             steps = [j for j in self.live if j not in self.residual] if self.residual else [0]
             found += [(before - self._weight_error(self.residual | {j}), "residual", j) for j in steps]
         return max(found)
+
+    def give_up_plane(self) -> None:
+        """Do without the residual plane, or else without state: a direct layer does the same at every step."""
+        if self.residual:
+            self.residual = set()
+        else:
+            self.mode, self.twice = Mode.DIRECT, set(self.live) if self.exact else set()
 
     def plan(self) -> LayerPlan:
         """The layer's rows."""
@@ -116,10 +129,14 @@ class LayerPasses:
             return PlanRow(main, (coarse,) if i in self.residual else ())
 
         rows = tuple(row(i) for i in range(len(self.exponents)))
+        if self.mode is Mode.DIRECT:
+            return LayerPlan(self.mode, rows, rows[0])
         anchor = PlanRow(anchor_exponents(bits) if 0 in self.twice else (coarse,), rows[0].residual_exponents)
         return LayerPlan(self.mode, (anchor, *rows[1:]), anchor)
 
     def _exponents(self, j: int, twice: bool) -> tuple[int, ...]:
+        if self.exact and self.mode is Mode.DELTA:
+            return anchor_exponents(self.weights.lattice_bits)
         first = coarse_exponent(self.weights.lattice_bits) if j == 0 or self.mode is Mode.DIRECT else self.exponents[j]
         return (first, max(0, first - FINE)) if twice else (first,)
 
@@ -181,18 +198,13 @@ def fit_state(layers: Mapping[str, LayerPasses], budget: int) -> bool:
         for name, layer in layers.items():
             if layer.mode is Mode.DIRECT:
                 continue
-            before, now = layer.error(), (layer.mode, layer.residual)
-            layer.residual = set()
-            if not now[1]:
-                layer.mode = Mode.DIRECT
+            before, now = layer.error(), (layer.mode, layer.residual, layer.twice)
+            layer.give_up_plane()
             prices[name] = (layer.error() - before) / layer.plane_bytes
-            layer.mode, layer.residual = now
+            layer.mode, layer.residual, layer.twice = now
         if not prices:
             return False
         name = min(prices, key=lambda each: (prices[each], each))
-        if layers[name].residual:
-            layers[name].residual = set()
-        else:
-            layers[name].mode = Mode.DIRECT
+        layers[name].give_up_plane()
         total -= layers[name].plane_bytes
     return True

@@ -9,8 +9,9 @@ exchanges of moves improve further.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,9 @@ INCOHERENT_SHARE = 1.0
 
 EXCHANGES = 12
 """Rounds of exchanges at most; a few suffice."""
+
+CHEAPEST, NEIGHBOURS = 6, 2
+"""What an exchange gives in return: one of the steps that are cheapest to reuse, or one so near."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,15 @@ class ScheduleSearch:
         effect = self._effects[key] + kept.deviation
         return effect + slope * (kept.deviation - kept.deviation_before) if slope else effect
 
+    @cached_property
+    def _path(self) -> list[Schedule]:
+        return self.path()
+
+    def best(self, budget: float) -> Schedule | None:
+        """The best schedule within a budget of work, in full steps; None where there is none."""
+        start = next((each for each in self._path if each.work <= budget), None)
+        return None if start is None else self.improve(start, budget)
+
     def path(self) -> list[Schedule]:
         """Greedy schedules from no reuse to the most, in order of falling work."""
         current = Schedule((0,) * self.steps, float(self.steps), 0.0)
@@ -145,17 +158,17 @@ class ScheduleSearch:
             current = best
             found.append(current)
 
-    def _best_move(self, current: Schedule, steps: Sequence[int]) -> Schedule | None:
-        """The move to a higher level that costs least for the work it saves."""
-        best, best_price = None, np.inf
+    def _moves(self, current: Schedule, steps: Iterable[int]) -> Iterator[tuple[float, int, Schedule]]:
+        """Moves of single steps to a higher level: (what it costs the image for the work it saves, step, result)."""
         for i in steps:
             for level in range(current.levels[i] + 1, len(self.regions) + 1):
-                levels = (*current.levels[:i], level, *current.levels[i + 1 :])
-                moved = self.make(levels)
-                price = (moved.error - current.error) / (current.work - moved.work)
-                if price < best_price:
-                    best, best_price = moved, price
-        return best
+                moved = self.make((*current.levels[:i], level, *current.levels[i + 1 :]))
+                yield (moved.error - current.error) / (current.work - moved.work), i, moved
+
+    def _best_move(self, current: Schedule, steps: Iterable[int]) -> Schedule | None:
+        """The cheapest move."""
+        best = min(self._moves(current, steps), key=lambda move: move[0], default=None)
+        return None if best is None else best[2]
 
     def make(self, levels: Levels) -> Schedule:
         """A schedule of these levels."""
@@ -170,10 +183,13 @@ class ScheduleSearch:
         """
         for _ in range(EXCHANGES):
             best = schedule
+            moves = sorted(self._moves(schedule, range(1, self.steps)), key=lambda move: move[0])
+            cheap = {step for _, step, _ in moves[:CHEAPEST]}
             for i in range(1, self.steps):
+                near = range(max(1, i - NEIGHBOURS), min(self.steps, i + NEIGHBOURS + 1))
+                others = sorted((cheap | set(near)) - {i})
                 for level in range(schedule.levels[i]):
                     trial = self.make((*schedule.levels[:i], level, *schedule.levels[i + 1 :]))
-                    others = [j for j in range(1, self.steps) if j != i]
                     while trial.work > budget + 1e-9:
                         moved = self._best_move(trial, others)
                         if moved is None or moved.error >= best.error:

@@ -4,30 +4,32 @@
     needs, observed on the float model under that schedule, and the passes that the rest of the budget buys
     (``passes``) -> run the modulated model on verification seeds -> keep the best of each budget -> front
 
-Everything is deterministic and looks at calibration seeds only. What has been measured is stored as it comes, so that
-a planner that was stopped goes on from there.
+Everything is deterministic and looks at calibration seeds only. The uniform plan is among the candidates, so that the
+choice is never worse. The sweep and whatever is found are stored as they come, so that a planner that was stopped goes
+on from there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 
 from calib.adjoint import Sweep, sweep
 from calib.errors import CalibrationError
-from calib.evaluate.metrics import psnr
+from calib.evaluate.metrics import pixels_within, psnr
 from calib.modulated import ModulatedModel, modulate
 from calib.noise import noise_batch
 from calib.observe import observe
-from calib.plan import Plan
+from calib.plan import Plan, PointPlan
 from calib.planner.candidate import Candidate, front, full_steps, passes_of, planned, state_bytes
 from calib.planner.passes import LayerPasses, buy_passes, fit_state
-from calib.planner.progress import Journal
+from calib.planner.progress import Journal, digest_of
 from calib.planner.regions import Region, find_regions
-from calib.planner.schedule import Schedule, ScheduleSearch, live_steps
+from calib.planner.schedule import Levels, Schedule, ScheduleSearch, live_steps
 from calib.reuse import ReusePoint
 from calib.samplers import build_sampler
 from calib.sampling import Denoiser, sample, start_generation
@@ -55,6 +57,7 @@ class PlannerConfig:
         budgets: costs to plan for, as shares of one pass of every layer at every step.
         sweep_seeds: seeds of the adjoint sweep.
         probes: its random directions.
+        observed_seeds: seeds on which exponents are observed under a schedule.
         verification_seeds: seeds that every candidate is run on.
         reserves: what a schedule leaves of a budget for second and residual passes, in full steps; each is tried.
         state_memory: bytes that layers and points of one job may keep; None = any.
@@ -65,9 +68,10 @@ class PlannerConfig:
 
     budgets: tuple[float, ...] = (0.35, 0.5, 0.65, 0.85, 1.15)
     sweep_seeds: int = 4
-    probes: int = 8
+    probes: int = 4
+    observed_seeds: int = 4
     verification_seeds: int = 4
-    reserves: tuple[float, ...] = (1.2, 2.2)
+    reserves: tuple[float, ...] = (1.5,)
     state_memory: int | None = None
     extrapolates: bool = True
     reference_steps: int | None = None
@@ -80,6 +84,7 @@ class PlannerConfig:
         check(bool(self.budgets) and min(self.budgets) > 0, "budgets", "give at least one cost above 0")
         check(self.sweep_seeds >= 1, "sweep_seeds", "use at least 1")
         check(self.probes >= 1, "probes", "use at least 1")
+        check(self.observed_seeds >= 2, "observed_seeds", "use at least 2")
         check(self.verification_seeds >= 1, "verification_seeds", "use at least 1")
         check(bool(self.reserves) and min(self.reserves) >= 0, "reserves", "give at least one, 0 or more")
         check(self.state_memory is None or self.state_memory > 0, "state_memory", "use None or bytes above 0")
@@ -105,7 +110,8 @@ class Planning:
     def choose(self, *, psnr: float | None = None, cost: float | None = None) -> Candidate:
         """The plan for a target: the cheapest of at least ``psnr`` dB, else the best of at most ``cost``.
 
-        With both, the cheapest of those that reach ``psnr`` within ``cost``; with neither, the best.
+        With both, the cheapest of those that reach ``psnr`` within ``cost``; with neither, the best. Best is what
+        leaves the least error on all seeds together, so that one spoilt image counts.
 
         Raises:
             CalibrationError: no plan of the front does it.
@@ -120,7 +126,9 @@ class Planning:
                 where="planner",
                 mend=f"the best has {best.psnr:.1f} dB at cost {best.cost:.2f}; plan for more budgets",
             )
-        return min(able, key=lambda each: each.cost) if psnr is not None else max(able, key=lambda each: each.psnr)
+        return (
+            min(able, key=lambda each: each.cost) if psnr is not None else max(able, key=lambda each: each.psnr_pooled)
+        )
 
 
 def plan(
@@ -178,7 +186,7 @@ class _Planner:
     total: float = field(init=False)
     regions: tuple[Region, ...] = field(init=False)
     seen: Sweep = field(init=False)
-    reference: torch.Tensor = field(init=False)
+    exact: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.names = list(self.calibration.layers)
@@ -188,8 +196,9 @@ class _Planner:
         self.works = {name: self._work(name, 1) for name in self.names}
         self.total = sum(self.works.values())
         self.regions = find_regions(self.model, self.works) if self.sampler.steps > 2 else ()
-        self.seen = self._sweep()
-        self.reference = self._reference()
+        self.seen = self.journal.remember_sweep(self._sweep)
+        exact = self.calibration.config.exact_share * sum(macs for macs, _, _ in self.sizes.values())
+        self.exact = frozenset(name for name, (macs, _, _) in self.sizes.items() if macs <= exact)
 
     def run(self) -> list[Candidate]:
         """Every candidate, measured."""
@@ -200,9 +209,8 @@ class _Planner:
             inner = [region for region in self.regions if region.saving < 0.9]
             if inner and len(inner) < len(self.regions):
                 searches.append(ScheduleSearch(inner, self.seen.projections, self.config.extrapolates))
-        paths = [(search, search.path()) for search in searches]
         for budget in sorted(self.config.budgets):
-            for title, schedule, search in self._schedules(paths, budget * self.sampler.steps):
+            for title, schedule, search in self._schedules(searches, budget * self.sampler.steps):
                 made = self._make(f"cost {budget:.2f}, {title}", schedule, search, budget * self.sampler.steps)
                 if made is not None:
                     found.append(self._measure(f"cost {budget:.2f}, {title}", made))
@@ -210,28 +218,37 @@ class _Planner:
         return [each for each in found if limit is None or each.state_bytes <= limit]
 
     def _schedules(
-        self, paths: list[tuple[ScheduleSearch, list[Schedule]]], budget: float
+        self, searches: list[ScheduleSearch], budget: float
     ) -> list[tuple[str, Schedule, ScheduleSearch | None]]:
         """Different schedules worth a run for a budget, in full steps."""
         steps = self.sampler.steps
         full = Schedule((0,) * steps, float(steps), 0.0)
         found: list[tuple[str, Schedule, ScheduleSearch | None]] = [("no reuse", full, None)] if budget > steps else []
-        for number, (search, path) in enumerate(paths):
+        for number, search in enumerate(searches):
             for reserve in self.config.reserves:
-                start = next((each for each in path if each.work <= budget - reserve), None)
-                if start is None or (start.work == steps and found):
+                if budget - reserve >= steps and found:
                     continue
-                schedule = search.improve(start, budget - reserve)
-                if all(schedule.levels != other.levels for _, other, _ in found):
-                    found.append((f"regions {number}, reserve {reserve}", schedule, search))
+                title = f"regions {number}, reserve {reserve}"
+                levels = self._levels(f"cost {budget / steps:.4f}, {title}", search, budget - reserve)
+                if levels and all(levels != other.levels for _, other, _ in found):
+                    found.append((title, search.make(levels), search))
         return found
+
+    def _levels(self, key: str, search: ScheduleSearch, budget: float) -> Levels:
+        """The best schedule within a budget, or what was found before; empty where there is none."""
+
+        def find() -> list[int]:
+            best = search.best(budget)
+            return [] if best is None else list(best.levels)
+
+        return tuple(self.journal.remember("schedules", key, find))
 
     def _make(self, title: str, schedule: Schedule, search: ScheduleSearch | None, budget: float) -> Plan | None:
         """The plan of a schedule: exponents as it needs them, passes as the budget allows, state as it fits."""
         points = search.points(schedule.levels) if search is not None else {}
         regions = search.regions if search is not None else ()
         live = {name: live_steps(schedule.levels, regions, name) for name in self.names}
-        exponents = self._exponents(title, {name: ReusePoint(point) for name, point in points.items()}, live)
+        exponents = self._exponents(title, points, live)
         layers = {
             name: LayerPasses(
                 self.seen.layers[name],
@@ -239,10 +256,13 @@ class _Planner:
                 exponents[name],
                 live[name],
                 (self._work(name, 2) - self.works[name]) / self.total,
+                exact=name in self.exact,
+                residual_plane=self.calibration.config.residual_every is not None,
             )
             for name in self.names
         }
-        buy_passes(layers, budget - schedule.work, schedule.error)
+        spent = schedule.work + sum(layer.price * len(layer.twice) for layer in layers.values())
+        buy_passes(layers, budget - spent, schedule.error)
         if self.config.state_memory is not None:
             kept = state_bytes(Plan(self.sampler.steps, {}, points), {}, self.seen.point_elements)
             if not fit_state(layers, self.config.state_memory - kept):
@@ -250,50 +270,64 @@ class _Planner:
         return Plan(self.sampler.steps, {name: layer.plan() for name, layer in layers.items()}, points)
 
     def _exponents(
-        self, title: str, points: dict[str, ReusePoint], live: Mapping[str, list[int]]
+        self, title: str, points: Mapping[str, PointPlan], live: Mapping[str, list[int]]
     ) -> dict[str, tuple[int, ...]]:
-        """By layer, the exponent of one pass a step, for changes from one live step to the next."""
+        """By layer, the exponent of one pass a step, for changes from one live step to the next.
+
+        They reach what was observed on a few seeds under the schedule, and at least what the calibration, which saw
+        more seeds, takes from one step to the next.
+        """
+        rows = {name: self.calibration.plan.layers[name].rows for name in self.names}
+        least = {name: tuple(max(row.exponents[:1], default=0) for row in rows[name]) for name in self.names}
+        everywhere = all(len(steps) == self.sampler.steps for steps in live.values())
+        if not points and everywhere and all(row.exponents for layer in rows.values() for row in layer):
+            return least
+        key = digest_of([{name: point.table().tolist() for name, point in points.items()}, dict(live)])
+        seen = self.journal.remember("exponents", key, lambda: self._observe(title, points, live))
+        return {name: tuple(map(max, seen[name], least[name])) for name in self.names}
+
+    def _observe(
+        self, title: str, points: Mapping[str, PointPlan], live: Mapping[str, list[int]]
+    ) -> dict[str, list[int]]:
+        """The exponents that some of the calibration's seeds need under a schedule."""
         config = self.calibration.config
-        if not points and all(len(steps) == self.sampler.steps for steps in live.values()):
-            rows = self.calibration.plan.layers
-            if all(len(row.exponents) == 1 for layer in rows.values() for row in layer.rows[1:]):
-                return {name: tuple(row.exponents[0] for row in rows[name].rows) for name in self.names}
         observations = observe(
             self.model,
             self.sampler,
             self.names,
-            config.observed_seeds,
+            config.observed_seeds[: self.config.observed_seeds],
             batch=config.batch,
             progress=lambda done, total: self.tell(f"observe, {title}", done, total),
-            denoiser=ModulatedModel(self.model.denoiser, {}, points),
+            denoiser=ModulatedModel(
+                self.model.denoiser, {}, {name: ReusePoint(point) for name, point in points.items()}
+            ),
             live=live,
         )
+        layers = self.calibration.layers
         return {
-            name: choose_exponents(
-                observations[name],
-                self.calibration.layers[name].step,
-                self.calibration.layers[name].lattice_bits,
-                config.changes,
-            )
-            for name in self.names
+            name: list(choose_exponents(seen, layers[name].step, layers[name].lattice_bits, config.changes))
+            for name, seen in observations.items()
         }
 
     def _measure(self, title: str, made: Plan) -> Candidate:
         """Run a plan on the verification seeds, or recall its run."""
-        key = planned(self.calibration, made).content_hash
-        levels = self.journal.recall(key)
-        if levels is None:
-            modulated = modulate(self.model, planned(self.calibration, made))
-            levels = psnr(self._generate(title, modulated, self.sampler), self.reference).tolist()
-            self.journal.keep(key, title, levels)
+
+        def run() -> dict[str, list[float]]:
+            images = self._generate(title, modulate(self.model, planned(self.calibration, made)), self.sampler)
+            return {
+                "psnr": psnr(images, self.reference).tolist(),
+                "within_one": pixels_within(images, self.reference, 1).tolist(),
+            }
+
+        measured = self.journal.remember("measured", planned(self.calibration, made).content_hash, run)
         sizes = {name: self.sizes[name][0] for name in self.names}
         return Candidate(
             made,
             full_steps(made, sizes),
             self._cost(made),
             state_bytes(made, self.seen.layers, self.seen.point_elements),
-            sum(levels) / len(levels),
-            min(levels),
+            tuple(measured["psnr"]),
+            tuple(measured["within_one"]),
         )
 
     def _cost(self, made: Plan) -> float:
@@ -317,7 +351,9 @@ class _Planner:
             progress=lambda done, total: self.tell("sensitivities", done, total),
         )
 
-    def _reference(self) -> torch.Tensor:
+    @cached_property
+    def reference(self) -> torch.Tensor:
+        """What every candidate is compared with: float32 ``[N, ...]``."""
         steps = self.config.reference_steps
         sampler = self.sampler if steps is None else build_sampler(self.sampler.name, steps, self.model.schedule)
         return self._generate("reference", self.model.denoiser, sampler)

@@ -95,7 +95,7 @@ class OperatorLayer(StandIn):
         self.register_buffer("residual_weight", packed[1] if planes == 2 else torch.zeros(1, dtype=torch.int8))
         self.register_buffer("scale", arithmetic.scales.detach().to(torch.float32).clone())
         self.register_buffer("output_bias", arithmetic.bias.detach().to(torch.float32).clone())
-        self.register_buffer("table", torch.from_numpy(plan.table()))
+        self.register_buffer("table", torch.from_numpy(plan.operator_table()))
 
     def _state(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> None:
         self.register_buffer(name, torch.zeros(*shape, dtype=dtype))

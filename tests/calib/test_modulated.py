@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from calib.calibration import Calibration, CalibrationConfig, calibrate
-from calib.errors import CalibrationError
+from calib.errors import CalibrationError, PlanError
 from calib.lattice import Operator
 from calib.models import PretrainedModel, load_model
 from calib.modulated import MODULATED, ModulatedLayer, ModulatedLinear, modulate
@@ -70,10 +70,11 @@ def test_every_layer_follows_its_float_original(layer: nn.Module, mode: Mode) ->
 
 def test_direct_layers_forget_and_delta_layers_remember() -> None:
     layer = nn.Linear(4, 6)
-    rows = (PlanRow((5,)), PlanRow((5,)), PlanRow((5,)))
+    rows = (PlanRow((5,)),) * 3
     x = input_for(layer, 0)
     for mode, same in ((Mode.DIRECT, True), (Mode.DELTA, False)):
-        modulated = modulated_from(layer, LayerPlan(mode, rows, PlanRow((5, 0))))
+        start = PlanRow((5,) if mode is Mode.DIRECT else (5, 0))
+        modulated = modulated_from(layer, LayerPlan(mode, rows, start))
         first = modulated(x)
         modulated.step = 1
         assert torch.equal(modulated(x), first)
@@ -82,6 +83,17 @@ def test_direct_layers_forget_and_delta_layers_remember() -> None:
         fresh = modulated_from(layer, LayerPlan(mode, rows, PlanRow((5,))))
         fresh.step = 2
         assert torch.equal(far, fresh(x + 0.05)) is same
+
+
+def test_a_direct_layer_that_is_read_does_its_anchor() -> None:
+    layer = nn.Linear(4, 6)
+    modulated = modulated_from(layer, LayerPlan(Mode.DIRECT, (PlanRow((5, 0)), PlanRow(())), PlanRow((5, 0))))
+    x = input_for(layer, 0)
+    first = modulated(x)
+    modulated.step = 1
+    assert torch.equal(modulated(x), first)
+    with pytest.raises(PlanError, match="not its anchor"):
+        LayerPlan(Mode.DIRECT, (PlanRow((4,)),), PlanRow((5, 0)))
 
 
 def test_the_first_step_of_a_job_is_the_anchor_wherever_it_starts() -> None:

@@ -37,7 +37,9 @@ def plans(draw: st.DrawFn) -> Plan:
     layers = {}
     for name in draw(st.lists(st.text(min_size=1, max_size=8), max_size=3, unique=True)):
         mode = draw(st.sampled_from(Mode))
-        layers[name] = LayerPlan(mode, tuple(draw(rows(mode)) for _ in range(steps)), draw(rows(mode, least=1)))
+        anchor = draw(rows(mode, least=1))
+        row = rows(mode) if mode is Mode.DELTA else st.sampled_from([anchor, PlanRow(())])
+        layers[name] = LayerPlan(mode, tuple(draw(row) for _ in range(steps)), anchor)
     reuse = st.lists(st.sampled_from(Reuse), min_size=steps, max_size=steps).map(lambda codes: PointPlan(tuple(codes)))
     return Plan(steps, layers, draw(st.dictionaries(st.text(min_size=1, max_size=8), reuse, max_size=2)))
 
@@ -55,6 +57,8 @@ def test_tables_have_a_row_a_step_and_the_anchor(plan: Plan) -> None:
         assert table.dtype == np.int8
         assert table[-1].tolist() == layer.anchor.columns()
         assert (table[:, 7] == 0).all()
+        alike = [layer.anchor.columns()] * (plan.steps + 1)
+        assert layer.operator_table().tolist() == (alike if layer.mode is Mode.DIRECT else table.tolist())
 
 
 def test_the_table_is_the_contract() -> None:

@@ -68,12 +68,11 @@ def random_call(kind: str, seed: int) -> tuple[Any, lattice.LayerArithmetic, Lay
     outputs = operator.per_channel(weights[0]).shape[0]
     mode = Mode.DIRECT if seed % 5 == 0 else Mode.DELTA
     exponents = [torch.randint(6, (4,), generator=generator).tolist() for _ in range(STEPS)]
-    least = 1 if mode is Mode.DIRECT else 0
+    anchor = PlanRow((4, 0), (3,))
     rows = tuple(
-        PlanRow(tuple(e[: max(i % 3, least)]), tuple(e[2 : 2 + seed % 3]), extrapolates=max(i % 3, least) == 0)
-        for i, e in enumerate(exponents)
+        PlanRow(tuple(e[: i % 3]), tuple(e[2 : 2 + seed % 3]), extrapolates=i % 3 == 0) for i, e in enumerate(exponents)
     )
-    plan = LayerPlan(mode, rows, PlanRow((4, 0), (3,)))
+    plan = LayerPlan(mode, (anchor,) * STEPS if mode is Mode.DIRECT else rows, anchor)
     layer = lattice.LayerArithmetic(
         tuple(lattice.IntegerOperator(operator, weight) for weight in weights),
         torch.rand(planes, outputs, generator=generator) / 1000,

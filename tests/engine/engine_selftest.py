@@ -167,13 +167,14 @@ def _random_plan(rng: np.random.Generator, steps: int) -> LayerPlan:
     def exponents(least: int) -> tuple[int, ...]:
         return tuple(int(k) for k in rng.integers(0, 8, int(rng.integers(least, 3))))
 
-    mode = Mode.DIRECT if rng.random() < 0.2 else Mode.DELTA
-    least = 1 if mode is Mode.DIRECT else 0
+    anchor = PlanRow(exponents(1), exponents(0))
+    if rng.random() < 0.2:
+        return LayerPlan(Mode.DIRECT, (anchor,) * steps, anchor)
     rows = []
     for _ in range(steps):
-        main = exponents(least)
+        main = exponents(0)
         rows.append(PlanRow(main, exponents(0), extrapolates=not main and rng.random() < 0.7))
-    return LayerPlan(mode, tuple(rows), PlanRow(exponents(1), exponents(0)))
+    return LayerPlan(Mode.DELTA, tuple(rows), anchor)
 
 
 def _spoil(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:

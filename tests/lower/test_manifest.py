@@ -29,11 +29,11 @@ def test_versions_are_those_of_the_package() -> None:
 def test_summary_counts_a_whole_job() -> None:
     anchor = PlanRow((5, 0), (5,))
     delta = LayerPlan(Mode.DELTA, (PlanRow((1,)), PlanRow((1,)), PlanRow(())), anchor)
-    direct = LayerPlan(Mode.DIRECT, (PlanRow((5,)),) * 3, anchor)
+    direct = LayerPlan(Mode.DIRECT, (PlanRow((5,)),) * 3, PlanRow((5,)))
     assert summarize(Plan(3, {"a": delta, "b": direct})) == {
         "layers": 2,
         "direct_layers": 1,
-        "residual_layers": 2,
+        "residual_layers": 1,
         "passes": 2 + 1 + 3,
         "residual_passes": 1,
         "reused_steps": 1,

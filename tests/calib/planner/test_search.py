@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,8 +40,13 @@ def case(tiny_model_folder: Path) -> Case:
 
 
 @pytest.fixture(scope="module")
-def found(case: Case) -> Planning:
-    return plan(*case, CONFIG)
+def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("journal")
+
+
+@pytest.fixture(scope="module")
+def found(case: Case, journal: Path) -> Planning:
+    return plan(*case, CONFIG, journal=journal)
 
 
 def test_the_front_holds_plans_with_reuse_and_without(found: Planning) -> None:
@@ -90,18 +96,53 @@ def test_what_is_printed_is_what_a_run_gives(case: Case, found: Planning, tmp_pa
             assert torch.equal(accumulator.double(), layer.operator(lattice.double(), plane.weight.double()))
 
 
-def test_planning_again_recalls_and_gives_the_same(case: Case, found: Planning, tmp_path: Path) -> None:
-    assert plan(*case, CONFIG, journal=tmp_path).candidates == found.candidates
-    (journal,) = tmp_path.iterdir()
-    entries = json.loads(journal.read_text())
-    assert len(entries) == len({json.dumps(each.plan.to_json()) for each in found.candidates})
+def test_planning_again_recalls_and_gives_the_same(case: Case, found: Planning, journal: Path) -> None:
+    (file,) = journal.glob("*.json")
+    known = json.loads(file.read_text())["known"]
+    assert len(known["measured"]) == len({each.plan.to_json() for each in found.candidates})
     ran: list[str] = []
-    again = plan(*case, CONFIG, journal=tmp_path, progress=lambda what, *_: ran.append(what))
-    assert again.candidates == found.candidates
-    assert not any(what.startswith(("uniform", "cost")) for what in ran)
-    journal.write_text("{")
-    with pytest.raises(CalibrationError, match="damaged"):
-        plan(*case, CONFIG, journal=tmp_path)
+    again = plan(*case, CONFIG, journal=journal, progress=lambda what, *_: ran.append(what))
+    assert (again.candidates, again.front) == (found.candidates, found.front)
+    assert ran == []
+
+
+def test_a_planner_that_was_stopped_goes_on(case: Case, found: Planning, tmp_path: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(what: str, *_: int) -> None:
+        if what.startswith("cost"):
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        plan(*case, CONFIG, journal=tmp_path, progress=stop)
+    ran: list[str] = []
+    assert plan(*case, CONFIG, journal=tmp_path, progress=lambda what, *_: ran.append(what)).front == found.front
+    assert not any(what.startswith(("sensitivities", "uniform")) for what in ran)
+    assert any(what.startswith("cost") for what in ran)
+
+
+@pytest.mark.parametrize("ending", ["json", "safetensors"])
+def test_a_damaged_journal_is_refused(case: Case, found: Planning, journal: Path, tmp_path: Path, ending: str) -> None:
+    assert found
+    folder = shutil.copytree(journal, tmp_path / "copy")
+    (file,) = folder.glob(f"*.{ending}")
+    whole = file.read_bytes()
+    for position in (len(whole) // 2, 3):
+        data = bytearray(whole)
+        data[position] ^= 1
+        file.write_bytes(data)
+        with pytest.raises(CalibrationError, match="damaged"):
+            plan(*case, CONFIG, journal=folder)
+
+
+def test_one_spoilt_image_decides_between_plans(found: Planning) -> None:
+    good = dataclasses.replace(found.choose(), levels=(63.9, 63.9), cost=1.0)
+    spoilt = dataclasses.replace(good, levels=(70.0, 59.0), cost=0.9)
+    both = dataclasses.replace(found, front=front([good, spoilt]))
+    assert spoilt.psnr > good.psnr
+    assert both.choose(cost=1.15) is good
+    assert both.choose(psnr=60) is spoilt
 
 
 def test_state_memory_and_board_cost_are_kept_to(case: Case, found: Planning) -> None:
@@ -117,13 +158,21 @@ def test_state_memory_and_board_cost_are_kept_to(case: Case, found: Planning) ->
 
 def test_the_front_leaves_out_what_is_beaten(found: Planning) -> None:
     best = found.choose()
-    worse = dataclasses.replace(best, psnr=best.psnr - 1)
+    worse = dataclasses.replace(best, levels=tuple(level - 1 for level in best.levels))
     dearer = dataclasses.replace(best, cost=best.cost + 1)
     assert front([worse, best, dearer]) == (best,)
 
 
 @pytest.mark.parametrize(
-    "options", [{"budgets": ()}, {"budgets": (0.0,)}, {"probes": 0}, {"state_memory": 0}, {"reserves": (-1.0,)}]
+    "options",
+    [
+        {"budgets": ()},
+        {"budgets": (0.0,)},
+        {"probes": 0},
+        {"observed_seeds": 1},
+        {"state_memory": 0},
+        {"reserves": (-1.0,)},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(CalibrationError):
