@@ -43,6 +43,8 @@ def test_from_upload_to_results(start: Starter, tmp_path: Path) -> None:
     assert made.meta["passes"] == 50
     assert len(seen.payload) == 64 + 64
     assert (seen.meta["map"], seen.meta["score"], seen.meta["shape"]) == (True, 0.25, [1, 4, 4])
+    assert (seen.meta["novelty"], seen.meta["novel"]) == (1.5, True)
+    assert (made.meta["novelty"], made.meta["novel"]) == (None, None)
     assert [(p.step, p.of) for p in device.outbox.steps if p.job_id == "a"] == [(n, 5) for n in range(1, 6)]
     assert [(p.step, p.of) for p in device.outbox.steps if p.job_id == "b"] == [(n, 3) for n in range(1, 4)]
 
