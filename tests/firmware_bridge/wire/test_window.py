@@ -56,6 +56,7 @@ def test_the_window_does_not_move_over_a_gap() -> None:
     assert drain(window, 0.1) == [0]  # lost: three sent after it have arrived
     window.acknowledge(0.2, 16 * SIZE, (), limits.WINDOW)
     assert drain(window, 0.2) == list(range(16, 32))
+    assert window.sent == 33
     assert window.retransmitted == 1
     assert window.retransmitted_bytes == SIZE
 
@@ -67,6 +68,24 @@ def test_two_later_arrivals_are_no_loss_three_are() -> None:
     assert not window.has_lost()
     window.acknowledge(0.01, 0, ranges(1, 2, 3), limits.WINDOW)
     assert window.has_lost()
+
+
+def test_what_was_only_overtaken_makes_the_next_wait_longer() -> None:
+    window = filled(12)
+    drain(window, 0.0)
+    window.acknowledge(0.1, 0, ranges(3, 4, 5), limits.WINDOW)  # 0, 1 and 2 are given up
+    window.acknowledge(0.1, 0, ranges(0, 3, 4, 5, 10), limits.WINDOW)  # but 0 was only late
+    assert drain(window, 0.1) == [1, 2]  # not 6 and 7: three and four sent after them are no proof any more
+
+
+def test_a_line_that_gets_quicker_is_measured() -> None:
+    window = filled(2)
+    window.next(0.0)
+    window.acknowledge(0.4, SIZE, (), limits.WINDOW)
+    assert window.timeout == pytest.approx(0.4 + 4 * 0.2)
+    window.next(1.0)
+    window.acknowledge(1.1, 2 * SIZE, (), limits.WINDOW)  # sent once: no doubt which sending it answers
+    assert window.timeout == pytest.approx(0.3625 + 4 * (0.2 + (0.3 - 0.2) / 4))
 
 
 def test_what_a_question_has_overtaken_is_lost() -> None:
