@@ -54,6 +54,7 @@ class PretrainedModel:
         conditions: examples of what the denoiser takes beside sample and time, by name and in its order: float32 or
             int64 ``[K, ...]``, K of them; calibration gives its seeds one after the other.
         unconditional: what stands for "no condition" in guidance, by name, ``[1, ...]``.
+        references: float32 ``[K, C, H, W]``: what inspected images should look like; None where nobody said.
     """
 
     denoiser: nn.Module
@@ -64,6 +65,7 @@ class PretrainedModel:
     notes: tuple[str, ...] = ()
     conditions: Mapping[str, torch.Tensor] = field(default_factory=dict)
     unconditional: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    references: torch.Tensor | None = None
 
     @property
     def condition_names(self) -> tuple[str, ...]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+import torch
 
 from calib.documents import to_document
 from calib.errors import CalibrationError
+from calib.novelty import NoveltyTable, novelty_table
 from calib.observe import LayerObservation, observe
 from calib.operators import bias_of, operator_of, weight_of
 from calib.plan import Plan, uniform_plan
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from calib.models import PretrainedModel
     from calib.samplers import Sampler
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Raise it when the same settings would calibrate to something else, so that no cache gives the old result."""
 
 TIMESTEP_ONLY = "depends on the timestep only"
@@ -99,6 +102,7 @@ class Calibration:
         ranges: (lowest, highest) input observed, by layer name.
         float_layers: linear layers that stay in floating point, with the reason.
         content_hash: ``calibration_key`` of what it was made from.
+        novelty: what images look like; None where too few were seen.
     """
 
     config: CalibrationConfig
@@ -109,6 +113,7 @@ class Calibration:
     ranges: Mapping[str, tuple[float, float]]
     float_layers: Mapping[str, str]
     content_hash: str
+    novelty: NoveltyTable | None = None
 
 
 def calibration_key(model: PretrainedModel, sampler: Sampler, config: CalibrationConfig) -> str:
@@ -123,6 +128,7 @@ def calibration_key(model: PretrainedModel, sampler: Sampler, config: Calibratio
         sampler.clip,
         table,
         to_document(config),
+        None if model.references is None else hashlib.sha256(model.references.numpy().tobytes()).hexdigest(),
     ]
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
@@ -140,6 +146,7 @@ def calibrate(
 
     The lattice spans twice the observed range, for which it has one bit more than the measured 13: an input that
     leaves the lattice stays wrong for as long as it is outside (a real defect, a pixel no calibration seed had).
+    What images look like (``calib.novelty``) is learned from the model's references, else from what it generates here.
     The smallest layers, above all the first and the last one, never lag behind either: two passes cost them nothing.
 
     Args:
@@ -153,11 +160,20 @@ def calibrate(
     """
     config = config if config is not None else CalibrationConfig()
     support = survey(model)
+    generated: list[torch.Tensor] = []
     observations = observe(
-        model, sampler, support.modulated, config.observed_seeds, batch=config.batch, progress=progress
+        model,
+        sampler,
+        support.modulated,
+        config.observed_seeds,
+        batch=config.batch,
+        progress=progress,
+        on_images=generated.append,
     )
     moments = gather_moments(model, sampler, config, observations)
-    return assemble(model, sampler, config, observations, float_layers=support.float_layers, moments=moments)
+    made = assemble(model, sampler, config, observations, float_layers=support.float_layers, moments=moments)
+    references = model.references if model.references is not None else torch.cat(generated)
+    return replace(made, novelty=novelty_table(references))
 
 
 def gather_moments(

@@ -71,7 +71,15 @@ def load_model(path: Path | None = None, conditions: Mapping[str, torch.Tensor] 
         notes,
         examples,
         kind.unconditional,
+        _demo_references() if path is None else None,
     )
+
+
+def _demo_references() -> torch.Tensor:
+    """Pictures like those that the demo model was trained on."""
+    from calib.demo.textures import reference_images  # noqa: PLC0415 - no other model needs scikit-image
+
+    return torch.from_numpy(reference_images())
 
 
 def _read_schedule(config: dict[str, Any], where: str) -> Schedule:

@@ -97,6 +97,7 @@ def observe(
     progress: Callable[[int, int], None] | None = None,
     denoiser: nn.Module | None = None,
     live: Mapping[str, Collection[int]] | None = None,
+    on_images: Callable[[torch.Tensor], None] | None = None,
 ) -> dict[str, LayerObservation]:
     """Run the float sampler once for each seed and watch layers.
 
@@ -109,6 +110,7 @@ def observe(
         progress: called with (steps done, steps in all).
         denoiser: what to run in the place of the model's, such as one that reuses blocks; it calls the same layers.
         live: by layer name, the steps to look at; changes are then from one of these to the next. None = all.
+        on_images: called with the images of each batch, float32 ``[N, C, H, W]``.
 
     Returns:
         By layer name.
@@ -127,7 +129,9 @@ def observe(
                     progress(before + i + 1, total)
 
             run = denoiser if denoiser is not None else model.denoiser
-            sample(run, sampler, x, on_step=step_done, seeds=some, conditions=conditions)
+            images = sample(run, sampler, x, on_step=step_done, seeds=some, conditions=conditions)
+        if on_images is not None:
+            on_images(images)
         done += sampler.steps
         for observation in observations.values():
             observation.forget_previous()

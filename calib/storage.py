@@ -16,12 +16,15 @@ from safetensors.torch import load, save
 from calib.calibration import Calibration, CalibrationConfig
 from calib.documents import from_document, to_document
 from calib.errors import CalibrationError
+from calib.novelty import NoveltyTable
 from calib.plan import Plan
 from calib.weights import MAX_LATTICE_BITS, MIN_LATTICE_BITS, LayerWeights
 
 FORMAT_VERSION = 2
 """2: the configuration names weight and range methods, and the plan may have reuse points."""
 MANIFEST, PLAN, TENSORS = "manifest.json", "plan.json", "tensors.safetensors"
+NOVELTY = "novelty"
+"""No layer's name comes before a dot here: its tensors have a slash."""
 AGAIN = "delete the folder and calibrate anew"
 TENSOR_TYPES = {
     "main": torch.int8,
@@ -45,6 +48,8 @@ def save_calibration(calibration: Calibration, folder: Path) -> None:
         for name, layer in calibration.layers.items()
         for key in TENSOR_TYPES
     }
+    if calibration.novelty is not None:
+        tensors |= {f"{NOVELTY}.{key}": getattr(calibration.novelty, key) for key in ("mean", "whitening")}
     files = {TENSORS: save(tensors), PLAN: calibration.plan.to_json().encode()}
     manifest = {
         "format": FORMAT_VERSION,
@@ -90,7 +95,12 @@ def load_calibration(folder: Path) -> Calibration:
         raise CalibrationError(f"the manifest lacks or garbles {error}", where=where, mend=AGAIN) from error
     if set(plan.layers) != set(layers):
         raise CalibrationError("plan and manifest name different layers", where=where, mend=AGAIN)
-    return Calibration(config, texts[0], texts[1], plan, layers, ranges, float_layers, texts[2])
+    return Calibration(config, texts[0], texts[1], plan, layers, ranges, float_layers, texts[2], _novelty(tensors))
+
+
+def _novelty(tensors: dict[str, torch.Tensor]) -> NoveltyTable | None:
+    mean, whitening = (tensors.get(f"{NOVELTY}.{key}") for key in ("mean", "whitening"))
+    return None if mean is None or whitening is None else NoveltyTable(mean, whitening)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from firmware_bridge import limits
 from firmware_bridge.channel import Channel
+from firmware_bridge.closing import Closing
 from firmware_bridge.errors import LinkError, LocalProtocolError
 from firmware_bridge.host import operations
 from firmware_bridge.host.answers import job_error
@@ -53,7 +53,7 @@ class UploadReport:
     sent: int
 
 
-class Client:
+class Client(Closing):
     """A session with one device; use it as a context manager. Leaving it cancels the jobs that have not ended.
 
     Methods may be called from several threads. Every wait has a timeout, counted from the last sign of progress, and
@@ -298,16 +298,6 @@ class Client:
                 for job_id in self._endpoint.tracker.in_flight():
                     self._tell_cancel(job_id)
         self._channel.close()
-
-    def __enter__(self) -> Self:
-        """The client itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Closes."""
-        self.close()
 
     # ------------------------------------------------------------------ inside
 

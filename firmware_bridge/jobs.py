@@ -89,7 +89,8 @@ class Result:
 
     Args:
         job_id: which job.
-        meta: {"score", "shape", "map", "steps", "passes", ...}: plain values, at most limits.MAX_META encoded.
+        meta: {"score", "novelty", "novel", "shape", "map", "steps", "passes", ...}: plain values, at most
+            limits.MAX_META encoded.
         payload: the result's bytes, e.g. x float32 [C,H,W] little-endian and then the map [H,W].
     """
 

@@ -61,6 +61,11 @@ def random_crops(images: NDArray[np.uint8], count: int, rng: np.random.Generator
     return crops / np.float32(127.5) - np.float32(1)
 
 
+def reference_images(count: int = 96) -> NDArray[np.float32]:
+    """Crops of the training part, what inspected images are compared with; float32 [count, 1, 64, 64] in [-1, 1]."""
+    return random_crops(load_surfaces().train, count, np.random.default_rng(0))
+
+
 def inspection_images() -> dict[str, NDArray[np.uint8]]:
     """Two held-out crops to inspect, uint8 [1, 64, 64]: bricks as they are, and with a scratch drawn over them."""
     clean = load_surfaces().held_out[SURFACES.index("brick"), 96 : 96 + SIDE]

@@ -66,6 +66,10 @@ def main(
         list[str] | None, typer.Option(help="NAME=VALUE or NAME=FILE.safetensors of a conditional model; repeat it")
     ] = None,
     guidance: Annotated[float | None, typer.Option(help="scale of classifier-free guidance")] = None,
+    references: Annotated[
+        Path | None,
+        typer.Option(envvar="EDGE_REFERENCES", help="folder of good pictures: others unlike them are flagged"),
+    ] = None,
     out: Annotated[Path, typer.Option(envvar="EDGE_OUT", help="folder for pictures and report.json")] = Path("out"),
     cache: Annotated[Path | None, typer.Option(envvar=CACHE_VARIABLE, help="cache folder; default: the user's")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="write the report as JSON on stdout")] = False,
@@ -79,6 +83,7 @@ def main(
         sampler=sampler,
         conditions=tuple(condition or []),
         guidance=guidance,
+        references=references,
         steps=steps,
         seeds=tuple(generate or [0, 1]),
         images=tuple(image or []),

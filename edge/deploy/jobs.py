@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from PIL import Image, UnidentifiedImageError
 
 from calib.demo.textures import inspection_images
+from calib.novelty import LEAST_REFERENCES
+from calib.sampling import to_float
 from edge.deploy.conditions import wanted_conditions
 from edge.deploy.stream import Job
 from edge.errors import JobInputError
+from firmware_bridge.commands.payload import PICTURES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from edge.deploy.options import DeployOptions
 
 MAX_PICTURE_BYTES = 64 << 20
+MAX_REFERENCES = 1024
 INSPECTION_SEED = 7
 
 
@@ -44,6 +49,22 @@ def wanted_jobs(options: DeployOptions, model: PretrainedModel, steps: int) -> l
         images = list(inspection_images().items()) if options.model is None else []
     start = options.inspect_start(steps)
     return jobs + [Job(f"inspect {name}", INSPECTION_SEED, start, image, conditions) for name, image in images]
+
+
+def read_references(folder: Path, shape: tuple[int, int, int]) -> torch.Tensor:
+    """Every picture of a folder, float32 [K, C, H, W] in [-1, 1], in the order of their names.
+
+    Raises:
+        JobInputError: too few or too many of them, or one that ``read_picture`` refuses.
+    """
+    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in PICTURES)
+    if not LEAST_REFERENCES <= len(files) <= MAX_REFERENCES:
+        raise JobInputError(
+            f"{len(files)} pictures ({', '.join(sorted(PICTURES))})",
+            where=str(folder),
+            mend=f"give {LEAST_REFERENCES} to {MAX_REFERENCES} pictures of good parts; 64 are plenty",
+        )
+    return torch.from_numpy(np.stack([to_float(read_picture(path, shape)) for path in files]))
 
 
 def read_picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -29,6 +29,8 @@ class DeployOptions:
         cache: folder for calibrations, engines and virtual boards.
         conditions: ``NAME=VALUE`` or ``NAME=FILE`` each, for conditional models.
         guidance: scale of classifier-free guidance, or None.
+        references: folder of pictures that inspected ones should look like, or None: the demo model brings its own, for
+            others it is what they generate.
     """
 
     board: str
@@ -44,6 +46,7 @@ class DeployOptions:
     cache: Path
     conditions: tuple[str, ...] = ()
     guidance: float | None = None
+    references: Path | None = None
 
     def check(self) -> None:
         """Refuse what cannot work, with the option's name.

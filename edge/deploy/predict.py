@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def bit_equal(bundle: Bundle, build: EngineBuild, outcomes: Sequence[Outcome], stages: Stages) -> list[bool]:
-    """Whether a device's images, and anomaly maps where there are any, are to the bit what is computed here.
+    """Whether a device's images, and maps and novelty where there are any, are to the bit what is computed here.
 
     Args:
         bundle: exact.
@@ -45,5 +45,6 @@ def bit_equal(bundle: Bundle, build: EngineBuild, outcomes: Sequence[Outcome], s
             job = outcome.job
             result = run_job(engine, job.seed, job.start, job.image, to_bytes(job.conditions), count)
             anomalies = b"" if outcome.anomalies is None else outcome.anomalies.tobytes()
-            equal.append((outcome.x.tobytes(), anomalies) == (result.image, result.anomaly))
+            found = (outcome.x.tobytes(), anomalies, outcome.meta["novelty"])
+            equal.append(found == (result.image, result.anomaly, result.novelty))
     return equal

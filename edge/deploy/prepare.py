@@ -90,7 +90,7 @@ def _make_bundle(parts: _Parts, engine: EngineBuild, host: BackgroundBuild, fold
 
     model, sampler = parts.model, parts.sampler
     with stages.stage("lower the model"):
-        program = lower(parts.modulated, sampler, model.sample_shape, model.conditions)
+        program = lower(parts.modulated, sampler, model.sample_shape, model.conditions, parts.calibration.novelty)
     own = _finished(host, stages)
     with stages.stage("make the golden output, pack"):
         golden, expected = golden_test(GOLDEN_SEED, model, parts.modulated, sampler)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from calib.adapters import guided
 from calib.samplers import build_sampler
 from calib.sources import read_model
 from edge.deploy.connect import connect
-from edge.deploy.jobs import wanted_jobs
+from edge.deploy.jobs import read_references, wanted_jobs
 from edge.deploy.prepare import prepare
 from edge.deploy.stream import bring, run_jobs
 from edge.deploy.summary import document, draw, print_table
@@ -38,6 +39,8 @@ def deploy(options: DeployOptions, board: Board, port: str | None, stages: Stage
     model = read_model(options.model)
     if options.guidance is not None:
         model = guided(model, options.guidance)
+    if options.references is not None:
+        model = replace(model, references=read_references(options.references, model.sample_shape))
     sampler = build_sampler(options.sampler, options.steps, model.schedule)
     shape = model.sample_shape
     jobs = wanted_jobs(options, model, sampler.steps)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edge.deploy.verify import Verdict
 
 MIB = 1 << 20
-TABLE_WIDTH = 130
+TABLE_WIDTH = 140
 
 
 def document(bundle: Bundle, verdicts: Sequence[Verdict], sent: int, seconds: dict[str, float]) -> dict[str, Any]:
@@ -58,6 +58,8 @@ def _job(verdict: Verdict) -> dict[str, Any]:
         "milliseconds_per_step": sum(nanoseconds) / max(1, len(nanoseconds)) / 1e6,
         "peak_rss_bytes": meta["peak_rss"],
         "score": meta["score"],
+        "novelty": meta["novelty"],
+        "novel": meta["novel"],
         "bit_equal": verdict.bit_equal,
         "psnr_oracle_db": _finite(verdict.oracle_db),
         "psnr_oracle_least_db": verdict.least_db,
@@ -89,7 +91,7 @@ def print_table(report: dict[str, Any], out: Path) -> None:
         "static INT8",
         fewer,
     )
-    for heading in (*headings, "score"):
+    for heading in (*headings, "score", "novelty"):
         is_title = heading == "job"
         table.add_column(heading, justify="left" if is_title else "right", no_wrap=is_title)
     for job in report["jobs"]:
@@ -106,6 +108,7 @@ def print_table(report: dict[str, Any], out: Path) -> None:
             _decibel(job["psnr_static_int8_db"]),
             "" if job["score"] is not None else _decibel(job["psnr_fewer_steps_db"]),
             "" if job["score"] is None else f"{job['score']:.3f}",
+            "" if job["novelty"] is None else f"{job['novelty']:.2f}{'  !' * job['novel']}",
         )
     console = Console(stderr=True, highlight=False)
     console.width = max(console.width, TABLE_WIDTH)
@@ -116,6 +119,13 @@ def print_table(report: dict[str, Any], out: Path) -> None:
         f"against the same: plain static INT8 at the same steps, and FP32 with {report['fewer_steps']} steps.",
         soft_wrap=True,
     )
+    strange = [job["title"] for job in report["jobs"] if job["novel"]]
+    if strange:
+        console.print(
+            f"! {', '.join(strange)}: unlike the pictures that calibration saw (novelty over 1); scores and maps of "
+            "such pictures mean little",
+            soft_wrap=True,
+        )
     console.print(
         f"bundle {report['bundle'][:12]}: {report['bytes_sent'] / MIB:.1f} MiB sent, "
         f"state {report['state_bytes'] / MIB:.1f} MiB a slot, program {report['program_bytes'] / MIB:.1f} MiB",

@@ -48,13 +48,21 @@ class StepReport:
     saturated: int
 
 
+NOVELTY_LIMIT = 1.0
+
+
 @dataclass(frozen=True)
 class EngineResult:
-    """A finished job: ``image`` float32 LE [C,H,W]; for inspections ``anomaly`` float32 LE [H,W] and its maximum."""
+    """A finished job: ``image`` float32 LE [C,H,W]; for inspections ``anomaly`` float32 LE [H,W] and its maximum.
+
+    ``novelty``: how unlike the inspected image is to what calibration saw, above ``NOVELTY_LIMIT`` it is flagged; None
+    where there is none, or where the program cannot tell.
+    """
 
     image: bytes
     anomaly: bytes
     score: float | None
+    novelty: float | None = None
 
 
 class Engine(Protocol):

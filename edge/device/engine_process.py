@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 _HEADER = struct.Struct("<IBBH")
 _BEGIN = struct.Struct("<QIBBH")
 _STEP = struct.Struct("<IIQQQQQ")
-_RESULT = struct.Struct("<B3xf")
+_RESULT = struct.Struct("<BB2xff")
 _MEMORY = struct.Struct("<QQ")
 _ERROR = struct.Struct("<I")
 PAYLOAD_LIMIT = 64 * 2**20
@@ -192,11 +192,13 @@ class EngineProcess:
         reply = self._ask(Kind.RESULT, slot)
         channels, height, width = self.info.shape
         image_size, map_size = 4 * channels * height * width, 4 * height * width
-        has_map, score = self._fields(_RESULT, reply[: _RESULT.size])
+        has_map, has_novelty, score, novelty = self._fields(_RESULT, reply[: _RESULT.size])
         body = reply[_RESULT.size :]
         if len(body) != image_size + (map_size if has_map else 0):
             raise self._end(f"it sent a result of {len(body)} bytes for an image of {image_size}")
-        return EngineResult(body[:image_size], body[image_size:], score if has_map else None)
+        return EngineResult(
+            body[:image_size], body[image_size:], score if has_map else None, novelty if has_novelty else None
+        )
 
     def look(self, slot: int) -> bytes:
         """The job's image as it stands, float32 LE [C,H,W]. EngineRefused also by engines that cannot (error 1)."""

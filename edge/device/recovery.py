@@ -14,8 +14,8 @@ from firmware_bridge.wire.messages import FailureCode
 
 if TYPE_CHECKING:
     from edge.bundle import Manifest
+    from edge.device.job import Job
     from edge.device.journal import Journal, Unfinished
-    from edge.device.scheduler import Job
     from edge.device.snapshots import Snapshots
     from edge.device.surroundings import Clock
 

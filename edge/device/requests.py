@@ -9,7 +9,7 @@ import cbor2
 
 from edge.device.engine import ImageType
 from edge.device.errors import JobRejected
-from edge.device.scheduler import Job
+from edge.device.job import Job
 from firmware_bridge.errors import DeviceRefused
 from firmware_bridge.jobs import JobRequest
 from firmware_bridge.wire.messages import RefusalCode

@@ -16,6 +16,7 @@ from boards.errors import KitError
 from edge.bundle import KIT_VERSION
 from edge.device.activation import Bundles
 from edge.device.answers import failure_code, refusal, words
+from edge.device.engine import NOVELTY_LIMIT
 from edge.device.errors import Busy, EngineDied, JobRejected, NoActiveBundle, OtherBundle, StorageError
 from edge.device.intake import Intake
 from edge.device.journal import Journal, Outcome
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from boards import Board
     from edge.device.engine import EngineResult, StepReport
-    from edge.device.scheduler import Job, Totals
+    from edge.device.job import Job, Totals
     from edge.device.snapshots import Snapshot
     from edge.device.standing import Standing
     from edge.device.surroundings import Surroundings
@@ -295,8 +296,12 @@ class Supervisor:
         assert active is not None, "a job ran, so a bundle is active"
         if totals.saturated:
             log.warning("job %s: %d elements saturated", job.job_id, totals.saturated)
+        if result.novelty is not None and result.novelty > NOVELTY_LIMIT:
+            log.warning("job %s: its image is unlike what calibration saw (novelty %.1f)", job.job_id, result.novelty)
         meta: dict[str, object] = {
             "score": result.score,
+            "novelty": result.novelty,
+            "novel": None if result.novelty is None else result.novelty > NOVELTY_LIMIT,
             "shape": [active.model.channels, active.model.height, active.model.width],
             "map": bool(result.anomaly),
             "steps": len(totals.nanoseconds),

@@ -4,7 +4,8 @@
 
 Method ``step`` is described in ``edge.lower.program``. Constant methods: ``steps`` (int),
 ``initial_sigma`` (float32 [1]), ``start_coefficients`` (float32 [T, 2]), ``draws_noise`` (int: 1 where ``step`` takes
-noise), ``program_format`` (int).
+noise), ``program_format`` (int); where inspected images are checked, ``novelty_mean`` (float32 [F]) and
+``novelty_whitening`` (float32 [F, F]) of ``calib.novelty``.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from calib.modulated import ModulatedModel
+    from calib.novelty import NoveltyTable
     from calib.samplers import Sampler
     from edge.lower.program import StepProgram
 
@@ -109,7 +111,9 @@ def export_step(program: StepProgram, *, fused: bool = True) -> ExportedProgram:
     return exported
 
 
-def lower_exported(exported: ExportedProgram, program: StepProgram, sampler: Sampler) -> LoweredProgram:
+def lower_exported(
+    exported: ExportedProgram, program: StepProgram, sampler: Sampler, novelty: NoveltyTable | None = None
+) -> LoweredProgram:
     """Lowers what ``export_step(program)`` gave and checks the result.
 
     Raises:
@@ -122,6 +126,8 @@ def lower_exported(exported: ExportedProgram, program: StepProgram, sampler: Sam
         "draws_noise": int(program.draws_noise),
         "program_format": PROGRAM_FORMAT,
     }
+    if novelty is not None:
+        constants |= {"novelty_mean": novelty.mean, "novelty_whitening": novelty.whitening}
     with warnings.catch_warnings(), _as_lowering_error("lower"):
         # The engine zeroes the arena at the start of each job: "a meaningless initial state" is as meant.
         warnings.filterwarnings("ignore", message="Mutation on a buffer in the model is detected")
@@ -157,6 +163,7 @@ def lower(
     sampler: Sampler,
     sample_shape: tuple[int, int, int],
     conditions: Mapping[str, Tensor] | None = None,
+    novelty: NoveltyTable | None = None,
 ) -> LoweredProgram:
     """From a modulated model to the bytes of a ``.pte``.
 
@@ -165,13 +172,14 @@ def lower(
         sampler: its tables become part of the program.
         sample_shape: (C, H, W).
         conditions: examples of what else the denoiser takes, by name, [1, ...] or a batch of them.
+        novelty: what inspected images are compared with; None where nothing is to be flagged.
 
     Raises:
         LoweringError: the model cannot be expressed, or the device's runtime lacks what it needs.
     """
     program = build_program(modulated, sampler, sample_shape, conditions)
     add_points(program, {name: point.plan for name, point in modulated.points.items()})
-    return lower_exported(export_step(program), program, sampler)
+    return lower_exported(export_step(program), program, sampler, novelty)
 
 
 def _state_bytes(exported: ExportedProgram) -> dict[str, int]:

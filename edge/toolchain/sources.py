@@ -19,7 +19,7 @@ _ISA_FLAGS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Suffix of a kernel's file name: the architecture it is for, and the flags it needs beyond the baseline."""
 
-_RUNTIME_FREE = ("kernels", "modulated", "job/noise.cpp", "job/inspection.cpp", "state/crc32c.cpp")
+_RUNTIME_FREE = ("kernels", "modulated", "job/noise.cpp", "image/inspection.cpp", "state/crc32c.cpp")
 
 
 @dataclass(frozen=True)

@@ -138,11 +138,14 @@ def _collect(queue: JobQueue, waiting: dict[str, NewJob], out: Path, *, as_json:
     for outcome in ended:
         written = write_outcome(outcome, out)
         if as_json:
-            score = outcome.meta.get("score")
+            found = {name: outcome.meta.get(name) for name in ("score", "novelty", "novel")}
             put_json(
-                {"job_id": outcome.job_id, "label": outcome.label, "state": outcome.state.value, "score": score}
+                {"job_id": outcome.job_id, "label": outcome.label, "state": outcome.state.value}
+                | found
                 | {"message": outcome.message, "files": [str(path) for path in written]}
             )
+        elif outcome.meta.get("novel"):
+            people.print(f"[yellow]strange[/] {outcome.label}: unlike what calibration saw", soft_wrap=True)
         elif outcome.state is not State.DONE:
             people.print(f"[red]{outcome.state.value}[/] {outcome.label}: {outcome.message}", soft_wrap=True)
         del waiting[outcome.job_id]

@@ -13,9 +13,9 @@ import pty
 import threading
 import tty
 from collections.abc import Callable
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
+from firmware_bridge.closing import Closing
 from firmware_bridge.link.wait import wait_for
 
 _READ: Final = 16 * 1024
@@ -49,7 +49,7 @@ class _Direction:
         del self.held[:count]
 
 
-class PtyPair:
+class PtyPair(Closing):
     """A line with an end for the host and an end for the device; use it as a context manager.
 
     Args:
@@ -86,16 +86,6 @@ class PtyPair:
         for file in self._files:
             os.close(file)
         self._files = ()
-
-    def __enter__(self) -> Self:
-        """The pair itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Closes."""
-        self.close()
 
     def _relay(self) -> None:
         while True:

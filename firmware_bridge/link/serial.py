@@ -13,13 +13,13 @@ import os
 import select
 import termios
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import serial
 
 from firmware_bridge import limits
+from firmware_bridge.closing import Closing
 from firmware_bridge.errors import LinkError, PortError
 from firmware_bridge.link import tls
 from firmware_bridge.link.base import Link
@@ -32,7 +32,7 @@ _UARTS: Final = ("ttyUSB", "ttyS", "ttyAMA")
 _GONE: Final = "check the cable and the device's power, then try again"
 
 
-class SerialLink:
+class SerialLink(Closing):
     """An open port. Made by `open_port`.
 
     Args:
@@ -94,16 +94,6 @@ class SerialLink:
     def close(self) -> None:
         """Give the port back. Closing twice is fine."""
         self._port.close()
-
-    def __enter__(self) -> Self:
-        """The link itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Closes."""
-        self.close()
 
 
 def open_port(port: str = "auto", baud: int = DEFAULT_BAUD) -> Link:

@@ -12,11 +12,11 @@ import contextlib
 import socket
 import ssl
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 from urllib.parse import urlsplit
 
 from firmware_bridge import limits
+from firmware_bridge.closing import Closing
 from firmware_bridge.errors import LinkError, PortError
 from firmware_bridge.link.certificates import DEVICE, HOST, default_folder
 from firmware_bridge.link.wait import wait_for
@@ -27,7 +27,7 @@ _HANDSHAKE_SECONDS: Final = 5.0
 """Longer takes no handshake between two that mean it."""
 
 
-class TlsLink:
+class TlsLink(Closing):
     """An authenticated connection; a `Link`. Made by `connect` and by `Listener.accept`.
 
     Args:
@@ -79,16 +79,6 @@ class TlsLink:
         """Hang up. Closing twice is fine."""
         self._connection.close()
 
-    def __enter__(self) -> Self:
-        """The link itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Closes."""
-        self.close()
-
 
 def connect(url: str, folder: Path | None = None) -> TlsLink:
     """Connect to a device as this host.
@@ -119,7 +109,7 @@ def connect(url: str, folder: Path | None = None) -> TlsLink:
         ) from None
 
 
-class Listener:
+class Listener(Closing):
     """A device's open door; use it as a context manager.
 
     Args:
@@ -160,16 +150,6 @@ class Listener:
     def close(self) -> None:
         """Listen no longer."""
         self._socket.close()
-
-    def __enter__(self) -> Self:
-        """The listener itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Closes."""
-        self.close()
 
 
 def _context(protocol: ssl._SSLMethod, folder: Path, name: str, where: str) -> ssl.SSLContext:

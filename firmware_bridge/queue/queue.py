@@ -13,12 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import cbor2
 
 from firmware_bridge import limits
+from firmware_bridge.closing import Closing
 from firmware_bridge.errors import LocalProtocolError
 from firmware_bridge.info import DeviceInfo
 from firmware_bridge.jobs import Failure, JobRequest, Result
@@ -38,7 +38,7 @@ _LOOK: Final = 0.2
 """Seconds between two looks for what another process has changed."""
 
 
-class JobQueue:
+class JobQueue(Closing):
     """The queue in one file; open it as often as needed, from as many processes.
 
     Args:
@@ -62,16 +62,6 @@ class JobQueue:
         """Give the file back."""
         with self._changed:
             self._database.close()
-
-    def __enter__(self) -> Self:
-        """The queue itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Closes."""
-        self.close()
 
     # ------------------------------------------------------------------ producers
 

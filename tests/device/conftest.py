@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
@@ -17,6 +17,9 @@ from edge.device.engine_process import EngineCommand, EngineProcess
 from firmware_bridge.handler import BlobStore
 from firmware_bridge.transfer import Answer, Receiver, Source, numbers_wanted
 from firmware_bridge.wire.messages import BeginUpload, BlobChunk, BlobStored, ChunksWanted, IndexPart, UploadReady
+
+if TYPE_CHECKING:
+    from .supervised import Device, Starter
 
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 STATE = 1000
@@ -163,3 +166,21 @@ def toy_command(tmp_path: Path) -> CommandMaker:
 def host_board() -> Board:
     """This machine as a board."""
     return load_board("host")
+
+
+@pytest.fixture
+def start(tmp_path: Path, host_board: Board) -> Iterator[Starter]:
+    """Starts devices, one after the other, on the same folder."""
+    from .supervised import Device
+
+    started: list[Device] = []
+
+    def starter(*, is_closed: bool = False, **options: float) -> Device:
+        if started and not is_closed:
+            started[-1].supervisor.close()
+        started.append(Device(tmp_path / "root", host_board, **options))
+        return started[-1]
+
+    yield starter
+    if started:
+        started[-1].supervisor.close()

@@ -114,7 +114,11 @@ class Toy:
         if job["i"] < self.program["steps"]:
             raise Refusal(3, "not finished")
         anomaly = array("f", [0.25] * (self.height * self.width)) if job["map"] else array("f")
-        return struct.pack("<B3xf", job["map"], 0.25) + array("f", job["x"]).tobytes() + anomaly.tobytes()
+        return (
+            struct.pack("<BB2xff", job["map"], job["map"], 0.25, 1.5)
+            + array("f", job["x"]).tobytes()
+            + anomaly.tobytes()
+        )
 
     def look(self, slot: int) -> bytes:
         return array("f", self.slot(slot)["x"]).tobytes()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from calib.modulated import ModulatedModel
+    from calib.novelty import NoveltyTable
     from calib.samplers import Sampler
     from edge.lower.export import LoweredProgram
     from edge.toolchain import EngineBuild
@@ -46,6 +47,7 @@ class Made:
     sampler: Sampler
     program: LoweredProgram
     engine: EngineBuild
+    novelty: NoveltyTable
 
     @property
     def layers(self) -> int:
@@ -84,11 +86,24 @@ def calm_down(denoiser: torch.nn.Module) -> None:
             parameter.mul_(0.002)
 
 
+def reference_images(seed: int = 0, count: int = 40) -> torch.Tensor:
+    """Soft blobs, dark on light: float32 [count, 1, 16, 16]."""
+    import torch
+
+    rng = np.random.default_rng(seed)
+    places = rng.uniform(4, 12, (2, count, 1, 1))
+    rows, columns = np.mgrid[:16, :16]
+    blobs = np.exp(-((rows - places[0]) ** 2 + (columns - places[1]) ** 2) / 8)
+    images = 0.6 - blobs + rng.normal(0, 0.05, (count, 16, 16))
+    return torch.from_numpy(images.clip(-1, 1).astype(np.float32))[:, None]
+
+
 def make(model_folder: Path, folder: Path) -> Made:
     """Calibrate, lower and pack; takes some seconds, and a minute where the engine has to be built."""
     from calib.calibration import CalibrationConfig, calibrate
     from calib.models import load_model
     from calib.modulated import modulate
+    from calib.novelty import novelty_table
     from calib.samplers import build_sampler
     from edge.lower.export import lower
     from edge.lower.golden import engine_golden
@@ -99,7 +114,9 @@ def make(model_folder: Path, folder: Path) -> Made:
     sampler = build_sampler("ddim", STEPS, model.schedule)
     calibration = calibrate(model, sampler, CalibrationConfig(seeds=2, batch=2, residual_every=3))
     modulated = modulate(model.denoiser, calibration)
-    program = lower(modulated, sampler, model.sample_shape)
+    novelty = novelty_table(reference_images())
+    assert novelty is not None
+    program = lower(modulated, sampler, model.sample_shape, novelty=novelty)
     engine = build_engine("host")
     start = STEPS - 3
     manifest = Manifest(
@@ -121,7 +138,7 @@ def make(model_folder: Path, folder: Path) -> Made:
         files=(),
         golden=Golden(seed=5, start=start, image="zeros", exact=False, min_psnr_db=LEAST_DB),
     )
-    unfinished = Made(Bundle(folder, manifest, ""), modulated, sampler, program, engine)
+    unfinished = Made(Bundle(folder, manifest, ""), modulated, sampler, program, engine, novelty)
     test, golden = manifest.golden, unfinished.inspect(np.zeros(SHAPE, np.float32), 5, start)
     assert program.exact
     test, golden = engine_golden(test, golden, program, engine)

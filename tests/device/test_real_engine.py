@@ -26,7 +26,7 @@ from firmware_bridge.errors import DeviceRefused, JobInputError
 from firmware_bridge.jobs import Failure, JobRequest, Progress, Result
 
 from .kills import refereed
-from .real_bundle import LEAST_DB, SHAPE, STEPS, Made, make, twin
+from .real_bundle import LEAST_DB, SHAPE, STEPS, Made, make, reference_images, twin
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -102,6 +102,22 @@ def test_inspecting_agrees_with_the_oracle(client: Client, made: Made) -> None:
     found = np.frombuffer(anomalies, "<f4").reshape(16, 16)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
     assert result.meta["score"] == pytest.approx(float(wanted.max()), rel=1e-5)
+
+
+def test_strange_images_are_flagged_and_others_are_not(client: Client, made: Made) -> None:
+    rng = np.random.default_rng(9)
+    usual = reference_images(seed=1, count=1)[0].numpy()
+    images = {
+        "usual": usual,
+        "inverted": -usual,
+        "constant": np.full(SHAPE, 0.5, np.float32),
+        "noise": rng.uniform(-1, 1, SHAPE).astype(np.float32),
+    }
+    metas = {name: client.run(inspection(f"flag-{name}", 1, 5, image)).meta for name, image in images.items()}
+    assert {name: meta["novel"] for name, meta in metas.items()} == {name: name != "usual" for name in images}
+    for name, image in images.items():
+        assert metas[name]["novelty"] == pytest.approx(made.novelty.novelty(image), rel=1e-5)
+    assert client.run(generate("flag-none", 1)).meta["novelty"] is None
 
 
 def test_two_interleaved_jobs_give_the_bits_that_each_gives_alone(client: Client) -> None:
@@ -212,9 +228,10 @@ def test_this_machines_engine_foretells_the_devices_bits(client: Client, made: M
     requests = [generate("foretold-a", 51), inspection("foretold-b", 52, 3, pixels)]
     outcomes = []
     for job, request in zip(jobs, requests, strict=True):
-        values = np.frombuffer(client.run(request).payload, "<f4")
+        seen = client.run(request)
+        values = np.frombuffer(seen.payload, "<f4")
         anomalies = values[256:].reshape(16, 16) if job.image is not None else None
-        outcomes.append(Outcome(job, values[:256].reshape(SHAPE), anomalies, {}))
+        outcomes.append(Outcome(job, values[:256].reshape(SHAPE), anomalies, seen.meta))
     assert bit_equal(made.bundle, made.engine, outcomes, Stages()) == [True, True]
     other = outcomes[1].x.copy()
     other.view("u4")[0, 7, 7] ^= 1

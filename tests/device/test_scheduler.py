@@ -15,7 +15,8 @@ from boards.errors import KitError
 from edge.device.engine import EngineResult, StepReport
 from edge.device.engine_process import EngineCommand, EngineProcess
 from edge.device.errors import Busy, EngineDied, EngineRefused, JobCancelled, JobExpired
-from edge.device.scheduler import Job, Scheduler, Totals
+from edge.device.job import Job, Totals
+from edge.device.scheduler import Scheduler
 from edge.device.snapshots import Snapshot
 
 if TYPE_CHECKING:

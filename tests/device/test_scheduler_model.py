@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from boards.errors import KitError
 from edge.device.engine import EngineResult, StepReport
 from edge.device.errors import EngineDied, EngineRefused, JobCancelled, JobExpired
-from edge.device.scheduler import Job, Scheduler, Totals
+from edge.device.job import Job, Totals
+from edge.device.scheduler import Scheduler
 from edge.device.snapshots import Snapshot
 
 STEPS = 8

@@ -17,7 +17,7 @@ from firmware_bridge.release import Release, sign
 from firmware_bridge.wire.messages import RefusalCode
 
 from .conftest import ToyBundle, toy_bundle
-from .test_supervisor import Device
+from .supervised import Device
 
 A, B = "a" * 64, "b" * 64
 OURS = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "job/elementary.h"
+#include "floats/elementary.h"
 
 namespace modiff {
 namespace {

@@ -5,8 +5,9 @@
 #include <cstring>
 #include <utility>
 
-#include "job/inspection.h"
+#include "image/inspection.h"
 #include "job/noise.h"
+#include "image/novelty.h"
 #include "job/snapshot.h"
 #include "ops/operators.h"
 
@@ -165,9 +166,14 @@ Failure Slot::result(JobResult* result) const {
   result->has_map = !image_.empty();
   result->score = 0.0F;
   result->map.assign(result->has_map ? facts.pixels() : 0, 0.0F);
+  result->has_novelty = result->has_map && facts.novelty.known();
+  result->novelty = 0.0F;
   if (result->has_map) {
     result->score =
         anomaly_map(x_.data(), image_.data(), facts.channels, facts.height, facts.width, result->map.data());
+  }
+  if (result->has_novelty) {
+    result->novelty = novelty(facts.novelty, image_.data(), facts.channels, facts.height, facts.width);
   }
   return {};
 }

@@ -37,6 +37,8 @@ struct StepReport {
 struct JobResult {
   bool has_map;
   float score;
+  bool has_novelty;
+  float novelty;
   std::vector<float> x;    // [C, H, W]
   std::vector<float> map;  // [H, W], empty without an image
 };

@@ -75,8 +75,9 @@ Failure result(const Slot& slot, Bytes* reply) {
   JobResult result = {};
   const Failure failure = slot.result(&result);
   if (!failure.failed()) {
-    put(reply, static_cast<uint32_t>(result.has_map ? 1 : 0));
+    put(reply, static_cast<uint32_t>((result.has_map ? 1 : 0) | (result.has_novelty ? 0x100 : 0)));
     put(reply, result.score);
+    put(reply, result.novelty);
     put_floats(reply, result.x);
     put_floats(reply, result.map);
   }

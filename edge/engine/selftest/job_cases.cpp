@@ -1,4 +1,4 @@
-#include "job/inspection.h"
+#include "image/inspection.h"
 #include "job/noise.h"
 #include "selftest/cases.h"
 #include "selftest/stream.h"

@@ -54,7 +54,7 @@ LoadStatus LoadedProgram::open(const char* path) {
     return complain("not a program of this runtime");
   }
   program_.emplace(std::move(program.get()));
-  for (const auto read : {&LoadedProgram::read_constants, &LoadedProgram::read_step}) {
+  for (const auto read : {&LoadedProgram::read_constants, &LoadedProgram::read_step, &LoadedProgram::read_novelty}) {
     const LoadStatus status = (this->*read)();
     if (status != LoadStatus::kOk) {
       return status;
@@ -126,6 +126,25 @@ LoadStatus LoadedProgram::read_step() {
   }
   facts_.activation_bytes = static_cast<size_t>(meta->memory_planned_buffer_size(0).get());
   facts_.state_bytes = arenas > 1 ? static_cast<size_t>(meta->memory_planned_buffer_size(1).get()) : 0;
+  return LoadStatus::kOk;
+}
+
+LoadStatus LoadedProgram::read_novelty() {
+  if (!program_->method_meta("novelty_mean").ok()) {
+    return LoadStatus::kOk;
+  }
+  NoveltyTable& table = facts_.novelty;
+  for (const LoadStatus status : {read_floats(*program_, "novelty_mean", &table.mean),
+                                  read_floats(*program_, "novelty_whitening", &table.whitening)}) {
+    if (status != LoadStatus::kOk) {
+      complain("novelty_mean or novelty_whitening is missing, of the wrong type, or does not run");
+      return status;
+    }
+  }
+  const size_t count = novelty_statistics(facts_.channels, facts_.height, facts_.width);
+  if (table.mean.size() != count || table.whitening.size() != count * count) {
+    return complain("novelty_mean and novelty_whitening do not fit the image");
+  }
   return LoadStatus::kOk;
 }
 

@@ -2,7 +2,8 @@
 //
 // The program has a method step(x float32 [1, C, H, W], i int64 [1], first int64 [1], noise like x where draws_noise is
 // 1, then any conditions float32 or int64) -> float32 [1, C, H, W] and the constant methods steps, initial_sigma,
-// start_coefficients, draws_noise and program_format. Of step's two planned arenas the second holds every mutable
+// start_coefficients, draws_noise, program_format and, where images can be told from strange ones, novelty_mean and
+// novelty_whitening. Of step's two planned arenas the second holds every mutable
 // buffer: the step state of one job.
 #pragma once
 
@@ -14,6 +15,7 @@
 #include <executorch/runtime/executor/method.h>
 #include <executorch/runtime/executor/program.h>
 
+#include "image/novelty.h"
 #include "state/load_status.h"
 #include "state/memory.h"
 
@@ -40,6 +42,7 @@ struct ProgramFacts {
   float initial_sigma = 0.0F;
   std::vector<StartCoefficients> start_coefficients;  // [steps]
   bool draws_noise = false;
+  NoveltyTable novelty;  // empty where calibration saw too few images
   std::vector<ConditionFacts> conditions;  // in the order of step's inputs
   size_t condition_bytes = 0;              // of all of them
   size_t activation_bytes = 0;
@@ -66,6 +69,7 @@ class LoadedProgram {
  private:
   LoadStatus read_constants();
   LoadStatus read_step();
+  LoadStatus read_novelty();
   LoadStatus read_conditions(const executorch::runtime::MethodMeta& meta, size_t first);
   LoadStatus try_loading_step();
 

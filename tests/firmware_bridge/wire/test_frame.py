@@ -98,7 +98,7 @@ def test_a_frame_cut_short_costs_only_itself() -> None:
 def test_no_damaged_frame_is_accepted() -> None:
     chance = random.Random(11)
     originals = [chance.randbytes(chance.choice([1, 24, 60, 300, 1500])) for _ in range(50)]
-    decoder, begun, refused = FrameDecoder(), time.perf_counter(), 0
+    decoder, begun, refused = FrameDecoder(), time.process_time(), 0
     for number in range(100_000):
         packet = originals[number % len(originals)]
         encoded = bytearray(frame.encode(packet))
@@ -122,7 +122,7 @@ def test_no_damaged_frame_is_accepted() -> None:
             assert data in originals, number
             assert frame.encode(data)[1:-1] in bytes(encoded), number
     assert refused > 80_000
-    assert time.perf_counter() - begun < 20
+    assert time.process_time() - begun < 20
 
 
 def test_garbage_does_not_fill_memory() -> None:

@@ -1,4 +1,4 @@
-#include "job/inspection.h"
+#include "image/inspection.h"
 
 #include <algorithm>
 #include <cmath>
