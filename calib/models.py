@@ -17,7 +17,7 @@ from torch import nn
 from calib.adapters import AdaptedDenoiser, PretrainedModel, check_conditions, content_hash
 from calib.errors import ModelError
 from calib.kinds import TEXT_TOKENS, call, call_text_time, read_kind
-from calib.schedules import NoiseSchedule, Schedule, flow
+from calib.schedules import NoiseSchedule, Schedule, edm, flow, ve
 
 __all__ = ["DEMO_MODEL", "PICKLE_SUFFIXES", "PretrainedModel", "load_model"]
 
@@ -25,6 +25,8 @@ DEMO_MODEL = Path(__file__).parent / "demo" / "model"
 WEIGHTS = {None: "diffusion_pytorch_model.safetensors", "fp16": "diffusion_pytorch_model.fp16.safetensors"}
 PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 PICKLE_MEND = "a pickle can run any code: convert it to safetensors where you trust it"
+EDM_SIGMAS = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}
+"""What diffusers' EDM schedulers are set to where their configuration says nothing."""
 NETWORKS = ("unet", "transformer")
 """The folders of a pipeline that may hold its denoiser."""
 
@@ -82,7 +84,16 @@ def _demo_references() -> torch.Tensor:
 
 def _read_schedule(config: dict[str, Any], where: str) -> Schedule:
     """The process that a scheduler's configuration describes."""
-    if config.get("_class_name") != "FlowMatchEulerDiscreteScheduler":
+    name = str(config.get("_class_name", ""))
+    if name == "ScoreSdeVeScheduler":
+        return ve(float(config.get("sigma_min", 0.01)), float(config.get("sigma_max", 1348.0)), time="sigma")
+    if name.startswith("EDM") and config.get("prediction_type", "epsilon") == "epsilon":
+        sigmas = (float(config.get(key, usual)) for key, usual in EDM_SIGMAS.items())
+        return edm(*sigmas)
+    if name != "FlowMatchEulerDiscreteScheduler":
+        if name and not {"beta_start", "trained_betas", "beta_schedule"} & config.keys():
+            mend = "load the network with diffusers and adapt it with calib.adapt, which takes any noising process"
+            raise ModelError(f"the scheduler {name} is not supported", where=where, mend=mend)
         return NoiseSchedule.from_diffusers(config, where=where)
     for key in ("use_dynamic_shifting", "invert_sigmas", "shift_terminal", "stochastic_sampling"):
         if config.get(key):

@@ -6,6 +6,8 @@ import json
 import shutil
 from typing import TYPE_CHECKING
 
+import diffusers
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -19,8 +21,9 @@ from safetensors.torch import load_file, save_file
 
 from calib.adapters import guided
 from calib.errors import ModelError
-from calib.models import PICKLE_SUFFIXES, load_model
+from calib.models import PICKLE_SUFFIXES, _read_schedule, load_model
 from calib.samplers import build_sampler
+from calib.schedules import ContinuousSchedule
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -278,3 +281,17 @@ def test_weights_in_parts(folder: Path) -> None:
     path.with_name("part-2.safetensors").unlink()
     with pytest.raises(ModelError, match=r"missing: \['part-2"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["ScoreSdeVeScheduler", "EDMEulerScheduler"])
+def test_a_scheduler_over_noise_levels_is_read_as_such(name: str) -> None:
+    schedule = _read_schedule(dict(getattr(diffusers, name)(sigma_max=40.0).config) | {"_class_name": name}, "here")
+    assert isinstance(schedule, ContinuousSchedule)
+    assert schedule.sigma(np.array([1.0]))[0] == pytest.approx(40.0)
+    seen = 40.0 if name == "ScoreSdeVeScheduler" else np.log(40.0) / 4
+    assert schedule.denoiser_time(np.array([1.0]))[0] == pytest.approx(seen)
+
+
+def test_a_scheduler_of_another_process_is_refused() -> None:
+    with pytest.raises(ModelError, match="VQDiffusionScheduler is not supported"):
+        _read_schedule({"_class_name": "VQDiffusionScheduler", "num_vec_classes": 4096}, "here")
