@@ -64,7 +64,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
     torch.set_num_threads(1)
     schedule = dataclasses.replace(NoiseSchedule.linear(), clip=1.5)
     examples = {"label": torch.tensor([0, 1, 2, 3]), "hint": torch.randn(4, 3)}
-    model = guided(adapt(ExactConditioned(), sample_shape=SHAPE, time=schedule, conditions=examples), 1.5)
+    adapted = adapt(ExactConditioned(), sample_shape=SHAPE, time=schedule, conditions=examples)
+    model = guided(adapted, 1.5, {"label": torch.tensor([0])})
     sampler = build_sampler("ddpm", STEPS, schedule)
     calibration = calibrate(model, sampler, CalibrationConfig(seeds=4, batch=4, residual_every=2))
     modulated = modulate(model, calibration)
