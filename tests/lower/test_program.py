@@ -95,10 +95,13 @@ class Repeats(nn.Module):
 
 
 def modulated_linear() -> ModulatedLayer:
-    operator, _ = operator_of(nn.Linear(4, 4))
+    linear = nn.Linear(4, 4)
+    operator, _ = operator_of(linear)
     main, residual, scale = quantize_weight(operator, torch.eye(4))
     weights = LayerWeights(main, residual, scale, torch.zeros(4), torch.tensor(0.01), 13)
-    return MODULATED[nn.Linear](operator, weights, LayerPlan(Mode.DELTA, (PlanRow((0,)),), PlanRow((0,))))
+    layer = MODULATED[nn.Linear](operator, weights, LayerPlan(Mode.DELTA, (PlanRow((0,)),), PlanRow((0,))))
+    layer.stand_in_for(linear)
+    return layer
 
 
 @pytest.mark.parametrize("times", [0, 2])
