@@ -167,7 +167,7 @@ class Plan:
         steps: sampler steps ``T``.
         layers: by the layer's dotted name in the denoiser.
         points: by the dotted name of the module whose output is reused. It must be called exactly once a step and
-            return one float tensor.
+            return one float tensor. Where it is reused, the layers within have no pass.
     """
 
     steps: int
@@ -182,6 +182,17 @@ class Plan:
         for name, length in lengths:
             if length != self.steps:
                 raise PlanError(f"{length} rows for {self.steps} steps", where=name)
+        for block, point in self.points.items():
+            within = [name for name in self.layers if name.startswith(f"{block}.") or name == block]
+            for step in set(range(self.steps)).difference(point.refreshes):
+                for name in within:
+                    row = self.layers[name].rows[step]
+                    if row.exponents or row.residual_exponents:
+                        raise PlanError(
+                            f"a pass at step {step}, where the output of {block} is reused",
+                            where=name,
+                            mend="a layer within a block does nothing where the block is not computed",
+                        )
 
     def to_json(self) -> str:
         """The plan's file; ``from_json`` reads it back equal."""

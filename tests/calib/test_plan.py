@@ -41,7 +41,19 @@ def plans(draw: st.DrawFn) -> Plan:
         row = rows(mode) if mode is Mode.DELTA else st.sampled_from([anchor, PlanRow(())])
         layers[name] = LayerPlan(mode, tuple(draw(row) for _ in range(steps)), anchor)
     reuse = st.lists(st.sampled_from(Reuse), min_size=steps, max_size=steps).map(lambda codes: PointPlan(tuple(codes)))
-    return Plan(steps, layers, draw(st.dictionaries(st.text(min_size=1, max_size=8), reuse, max_size=2)))
+    blocks = st.text(min_size=9, max_size=12)  # longer than a layer's name: no layer is within one
+    return Plan(steps, layers, draw(st.dictionaries(blocks, reuse, max_size=2)))
+
+
+def layer_of_passes(steps: int) -> LayerPlan:
+    """One pass a step."""
+    return LayerPlan(Mode.DELTA, (PlanRow((1,)),) * steps, PlanRow((1,)))
+
+
+def test_layers_beside_a_reused_block_or_at_its_first_step_have_passes() -> None:
+    held = PointPlan((Reuse.HOLD, Reuse.REFRESH))
+    assert Plan(2, {"a.b": layer_of_passes(2)}, {"a": held}).points == {"a": held}
+    assert Plan(2, {"ab.c": layer_of_passes(2)}, {"a": PointPlan((Reuse.REFRESH, Reuse.HOLD))}).points
 
 
 @given(plans())
@@ -77,12 +89,12 @@ def test_the_table_is_the_contract() -> None:
 
 def test_the_json_is_frozen() -> None:
     layer = LayerPlan(Mode.DELTA, (PlanRow((3,)), PlanRow((), (4,)), PlanRow(())), PlanRow((5, 0)))
-    plan = Plan(3, {"a.b": layer}, {"a": PointPlan((Reuse.REFRESH, Reuse.HOLD, Reuse.EXTRAPOLATE))})
+    plan = Plan(3, {"a.b": layer}, {"c": PointPlan((Reuse.REFRESH, Reuse.HOLD, Reuse.EXTRAPOLATE))})
     table = "[[1,3,0,0,0,0,0,0],[0,0,0,1,4,0,0,0],[0,0,0,0,0,0,0,0],[2,5,0,0,0,0,0,0]]"
     layers = f'"layers":{{"a.b":{{"mode":"delta","table":{table}}}}}'
-    assert plan.to_json() == f'{{"format":2,"steps":3,{layers},"points":{{"a":[0,1,2]}}}}'
+    assert plan.to_json() == f'{{"format":2,"steps":3,{layers},"points":{{"c":[0,1,2]}}}}'
     assert Plan.from_json(f'{{"format":1,"steps":3,{layers}}}') == Plan(3, {"a.b": layer})
-    assert plan.points["a"].refreshes == (0,)
+    assert plan.points["c"].refreshes == (0,)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +109,7 @@ def test_the_json_is_frozen() -> None:
         lambda: Plan(0, {}),
         lambda: Plan(2, {}, {"a": PointPlan((Reuse.REFRESH,))}),
         lambda: Plan(2, {"a": LayerPlan(Mode.DELTA, (PlanRow((1,)),), PlanRow((1,)))}),
+        lambda: Plan(2, {"a.b": layer_of_passes(2)}, {"a": PointPlan((Reuse.REFRESH, Reuse.HOLD))}),
         lambda: uniform_plan({}, {}, residual_every=None),
         lambda: uniform_plan({"a": (1,), "b": (1, 2)}, {"a": 13, "b": 13}, residual_every=None),
     ],

@@ -1,8 +1,4 @@
-"""Random plans, reuse points, direct layers, jobs that start anywhere: the engine computes what the reference does.
-
-Float operations between the layers may round otherwise and flip codes, hence decibels; a layer that ran with another
-row, or gave its bias, is tens of decibels off.
-"""
+"""Random plans, reuse points, direct layers, jobs that start anywhere: the engine computes the reference's bits."""
 
 from __future__ import annotations
 
@@ -30,8 +26,6 @@ if TYPE_CHECKING:
 
 STEPS = 6
 SHAPE = (2, 6, 5)
-LEAST_DB = 60.0
-"""Against the reference."""
 
 
 class Inner(nn.Module):
@@ -79,10 +73,10 @@ def random_plan(plan: Plan, rng: np.random.Generator) -> Plan:
 
     def idle(name: str, step: int) -> bool:
         around = [point for block, point in points.items() if name.startswith(f"{block}.")]
-        return any(point.rows[step] is not Reuse.REFRESH for point in around)
+        return any(step not in point.refreshes for point in around)
 
     def random_row(name: str, step: int) -> PlanRow:
-        if idle(name, step) and rng.random() < 0.8:
+        if idle(name, step):
             return PlanRow(())
         main = tuple(int(k) for k in rng.integers(0, 8, rng.integers(0, 3)))
         return PlanRow(main, (6,) if rng.random() < 0.3 else (), extrapolates=not main and rng.random() < 0.5)
@@ -97,8 +91,8 @@ def random_plan(plan: Plan, rng: np.random.Generator) -> Plan:
     return Plan(STEPS, layers, points)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_random_plans_give_the_references_samples_from_any_start(seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_random_plans_give_the_references_bits_from_any_start(seed: int, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     schedule = NoiseSchedule(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
@@ -122,5 +116,4 @@ def test_random_plans_give_the_references_samples_from_any_start(seed: int, tmp_
             alpha, sigma = sampler.start_coefficients[start]
             x = alpha * torch.from_numpy(image)[None] + sigma * torch.from_numpy(noise(seed, (1, *SHAPE)))
             expected = sample(modulated, sampler, x, start).numpy().ravel()
-            error = float(np.square(found - expected).mean())
-            assert error < float(np.square(expected).mean()) * 10 ** (-LEAST_DB / 10), f"start {start}"
+            np.testing.assert_array_equal(found, expected, err_msg=f"start {start}")
