@@ -95,6 +95,9 @@ def load_calibration(folder: Path) -> Calibration:
         raise CalibrationError(f"the manifest lacks or garbles {error}", where=where, mend=AGAIN) from error
     if set(plan.layers) != set(layers):
         raise CalibrationError("plan and manifest name different layers", where=where, mend=AGAIN)
+    # The plan has them as they are called; the manifest is sorted.
+    layers = {name: layers[name] for name in plan.layers}
+    ranges = {name: ranges[name] for name in plan.layers}
     return Calibration(config, texts[0], texts[1], plan, layers, ranges, float_layers, texts[2], _novelty(tensors))
 
 

@@ -16,8 +16,10 @@ from matplotlib.figure import Figure
 from calib.errors import CalibrationError
 from calib.report.figures import STYLE, to_svg
 
-SMALLEST = 1e-6
-"""Shares and changes below this are drawn as this: a logarithm has no zero."""
+ORDERS = 6
+"""Orders of magnitude that a logarithmic map spans at most; what lies below has its darkest colour."""
+NOTHING = "#eceef1"
+"""The colour of zeros in a logarithmic map, and of steps that have no value."""
 
 
 @dataclass(frozen=True)
@@ -93,18 +95,13 @@ def _says_something(rows: Sequence[Sequence[float]]) -> bool:
 
 
 def _chart(chosen: Map, names: Sequence[str], rows: Sequence[Sequence[float | None]]) -> str:
-    """Layers from top to bottom in the model's order, steps from left to right."""
-    values = np.array([[0.0 if value is None else value for value in row] for row in rows], dtype=np.float64)
-    norm: Normalize
-    if chosen.logarithmic:
-        values = np.maximum(values, SMALLEST)
-        norm = LogNorm(float(values.min()), max(float(values.max()), 2 * float(values.min())))
-    else:
-        norm = Normalize(float(values.min()), float(values.max()))
+    """Layers from top to bottom as they are called, steps from left to right."""
+    values, norm = scaled(chosen, rows)
     with mpl.rc_context(STYLE | {"axes.grid": False, "font.size": 8}):
         figure = Figure(figsize=(8.2, 0.9 + 0.105 * len(names)), layout="constrained")
         axes = figure.subplots()
-        drawn = axes.imshow(values, aspect="auto", interpolation="nearest", cmap="viridis", norm=norm)
+        colours = mpl.colormaps["viridis"].with_extremes(bad=NOTHING)
+        drawn = axes.imshow(values, aspect="auto", interpolation="nearest", cmap=colours, norm=norm)
         every = max(1, len(names) // 36)
         axes.set_yticks(range(0, len(names), every), [_short(name) for name in names[::every]], fontsize=6.5)
         axes.set_xlabel("step")
@@ -114,3 +111,20 @@ def _chart(chosen: Map, names: Sequence[str], rows: Sequence[Sequence[float | No
 
 def _short(name: str, most: int = 44) -> str:
     return name if len(name) <= most else "…" + name[-most + 1 :]
+
+
+def scaled(
+    chosen: Map, rows: Sequence[Sequence[float | None]]
+) -> tuple[np.ma.MaskedArray[Any, np.dtype[np.float64]], Normalize]:
+    """The cells, masked where there is nothing to colour, and from them to the colours' [0, 1].
+
+    Args:
+        chosen: says how colours go.
+        rows: of layers, by step; not all zero where colours go by orders of magnitude.
+    """
+    values = np.ma.masked_invalid(np.array([[np.nan if value is None else value for value in row] for row in rows]))
+    if not chosen.logarithmic:
+        return values, Normalize(float(values.min()), float(values.max()))
+    values = np.ma.masked_equal(values, 0.0)
+    most = float(values.max())
+    return values, LogNorm(max(float(values.min()), most * 10.0**-ORDERS), most * 1.001, clip=True)

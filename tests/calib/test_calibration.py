@@ -45,7 +45,9 @@ def assert_equal(a: Calibration, b: Calibration) -> None:
     for field in dataclasses.fields(Calibration):
         if field.name != "layers":
             assert getattr(a, field.name) == getattr(b, field.name), field.name
-    assert a.layers.keys() == b.layers.keys()
+    for each in (a, b):
+        assert list(each.layers) == list(each.plan.layers) == list(each.ranges)
+    assert list(a.layers) == list(b.layers)
     for name, layer in a.layers.items():
         for field in dataclasses.fields(layer):
             mine, other = getattr(layer, field.name), getattr(b.layers[name], field.name)

@@ -23,6 +23,7 @@ from calib.evaluate.tables import quality_tables
 from calib.models import load_model
 from calib.report import render_report
 from calib.report.findings import best_rival, findings
+from calib.report.maps import Map, scaled
 from calib.samplers import build_sampler
 from calib.sampling import to_pixels
 
@@ -145,6 +146,19 @@ def test_the_result_and_its_report_come_from_the_file(
     stability.write_text("{}")
     with pytest.raises(CalibrationError, match="no stability report"):
         render_report(result, {name: to_pixels(some) for name, some in images.items()}, stability)
+
+
+@pytest.mark.parametrize("logarithmic", [True, False])
+def test_a_map_shows_what_is_far_below_the_largest_value_and_what_is_missing(logarithmic: bool) -> None:
+    chosen = Map("sensitivity", "", logarithmic=logarithmic)
+    rows = [[0.0, 1e-9, 3e-8], [None, 1e-7, 1e-6]]
+    values, norm = scaled(chosen, rows)
+    assert values.mask.tolist() == [[logarithmic, False, False], [True, False, False]]
+    shades = norm(values).compressed()
+    assert shades.min() == 0.0
+    assert shades.max() == pytest.approx(1.0, abs=1e-3)
+    if logarithmic:
+        assert len(set(shades)) == 4
 
 
 def test_evaluation_seeds_may_not_reach_those_that_anything_was_chosen_on() -> None:
