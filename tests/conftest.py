@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TINY_SEED = 7
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell leaves it so to what it starts in the background, and so would the tests to the programs that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
