@@ -6,6 +6,7 @@ KitError
     RemoteProtocolError  the peer sent what the protocol does not allow (9)
       UnknownMessage     a message type this version does not know (9)
     PortError            no port, several, taken, not permitted (8)
+      PeerError          who is there has not proved who it is, or does not believe us (8)
     LinkError            the link was there and is lost (9)
       SessionLost        the same, but the line is there: a new session may be opened (9)
     DeviceRefused        the device understood and said no (10)
@@ -58,6 +59,23 @@ class PortError(BridgeError):
     """No port, several ports, or one that cannot be opened."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.PORT
+
+
+class PeerError(PortError):
+    """Whoever is at the other end is not who it should be, or does not know this host.
+
+    Args:
+        what: what TLS says.
+        where: the port.
+    """
+
+    def __init__(self, what: str, *, where: str) -> None:
+        super().__init__(
+            f"the device is not who it should be, or does not know this host: {what}",
+            where=where,
+            mend="both need certificates of the same authority, see python -m firmware_bridge certificates, "
+            "and the supervisor a port with TLS",
+        )
 
 
 class LinkError(BridgeError):

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from boards.errors import ExitCode
 from firmware_bridge.client import Client
-from firmware_bridge.commands.options import AsJson, Baud, Port, Ports, Timeout, named_ports, people, put_json
+from firmware_bridge.commands.options import AsJson, Baud, Port, Ports, Timeout, people, put_json
 from firmware_bridge.errors import BridgeError
 from firmware_bridge.info import DeviceInfo
-from firmware_bridge.link.discover import candidates
+from firmware_bridge.link.discover import candidates, named
 from firmware_bridge.link.serial import DEFAULT_BAUD
 
 MIB = 1 << 20
@@ -56,7 +56,7 @@ def devices(port: Ports = None, baud: Baud = DEFAULT_BAUD, timeout: Timeout = 5.
 
     Where no device answers at all, it ends with exit code 8.
     """
-    names = named_ports(port) or [candidate.path for candidate in candidates()]
+    names = named(port)
 
     def ask(name: str) -> DeviceInfo | BridgeError:
         try:

@@ -23,7 +23,7 @@ from firmware_bridge.client import Client
 from firmware_bridge.fleet.worker import Watcher, Worker
 from firmware_bridge.info import DeviceInfo
 from firmware_bridge.jobs import JobEvent
-from firmware_bridge.link.discover import candidates
+from firmware_bridge.link.discover import named
 from firmware_bridge.link.serial import DEFAULT_BAUD
 from firmware_bridge.queue.errors import QueueFault
 from firmware_bridge.queue.queue import LEASE, JobQueue
@@ -65,7 +65,7 @@ class Fleet:
 
     Args:
         queue: the jobs.
-        ports: the ports to serve; None: whatever is plugged in, now and later.
+        ports: the ports to serve; None, or "auto" among them: whatever is plugged in, now and later.
         baud: of real UARTs.
         watch: told every event, in the workers' threads.
         connect: opens a port; raises BridgeError.
@@ -89,7 +89,7 @@ class Fleet:
     ) -> None:
         self._preview_every = preview_every
         self._queue = queue
-        self._fixed = ports
+        self._named = ports
         self._baud = baud
         self._watch = watch if watch is not None else _nobody
         self._connect = connect if connect is not None else _open
@@ -131,7 +131,7 @@ class Fleet:
 
     def _scan(self) -> None:
         while not self._stopping.is_set():
-            found = self._fixed if self._fixed is not None else [each.path for each in candidates()]
+            found = named(self._named)
             now = time.monotonic()
             with self._lock:
                 for name in set(self._ports) - set(found):

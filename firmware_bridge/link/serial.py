@@ -23,7 +23,7 @@ from firmware_bridge.closing import Closing
 from firmware_bridge.errors import LinkError, PortError
 from firmware_bridge.link import tls
 from firmware_bridge.link.base import Link
-from firmware_bridge.link.discover import resolve
+from firmware_bridge.link.discover import SECURE, resolve
 
 DEFAULT_BAUD: Final = 921_600
 """What every USB-UART of the last ten years can; a board's file may say more."""
@@ -108,7 +108,7 @@ def open_port(port: str = "auto", baud: int = DEFAULT_BAUD) -> Link:
         PortError: none or several for "auto"; missing, taken, not permitted, not a serial port, baud rate impossible.
     """
     name = resolve(port)
-    if name.startswith(tls.CONNECT):
+    if name.startswith(SECURE):
         return tls.connect(name)
     if "://" in name:
         _check_socket(name)
