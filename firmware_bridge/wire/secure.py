@@ -11,7 +11,7 @@ from __future__ import annotations
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import Final, assert_never
+from typing import Final
 
 from firmware_bridge import limits
 from firmware_bridge.errors import LocalProtocolError, RemoteProtocolError
@@ -30,7 +30,7 @@ def words(error: ssl.SSLError) -> str:
     """What TLS says, for people."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
-    return (error.reason or str(error)).lower().replace("_", " ")
+    return (getattr(error, "reason", None) or str(error)).lower().replace("_", " ")
 
 
 class SecureSession:
@@ -86,18 +86,15 @@ class SecureSession:
     def next_event(self) -> SessionEvent | None:
         """The next thing that happened. Takes one message of TLS at a time from the session below."""
         while not self._events and (event := self._session.next_event()) is not None:
-            match event:
-                case Opened(number):
-                    self._begin(number)
-                    self._shake()
-                case Delivered(body):
-                    self._receive(body)
-                case Lost():
-                    if not self._is_over or self._number != self._session.number:  # else its end has been told
-                        self._events.append(event)
-                    self._is_over = True
-                case _:
-                    assert_never(event)
+            if isinstance(event, Opened):
+                self._begin(event.session)
+                self._shake()
+            elif isinstance(event, Delivered):
+                self._receive(event.body)
+            else:
+                if not self._is_over or self._number != self._session.number:  # else its end has been told
+                    self._events.append(event)
+                self._is_over = True
             self.flush()
         return self._events.popleft() if self._events else None
 
