@@ -12,8 +12,9 @@ from typing import Final
 import typer
 
 from firmware_bridge.client import Client
+from firmware_bridge.commands.held import served
 from firmware_bridge.commands.options import AsJson, Baud, Ports, QueueFile, Timeout, people, put_json
-from firmware_bridge.errors import BridgeError
+from firmware_bridge.errors import BridgeError, PortTaken
 from firmware_bridge.info import AGENT
 from firmware_bridge.link.discover import SECURE, named
 from firmware_bridge.link.serial import DEFAULT_BAUD
@@ -70,7 +71,7 @@ def _look(ports: list[str] | None, baud: int, timeout: float, queue_file: Path) 
         mend = "plug a device in; a USB cable must carry data; EDGE_PORTS names ports that are not found"
         yield Finding("ports", is_well=False, detail="no serial port with a device was found", mend=mend)
     for name in names:
-        yield from port_findings(name, baud, timeout)
+        yield from port_findings(name, baud, timeout, queue_file)
     yield queue_finding(queue_file)
 
 
@@ -89,7 +90,7 @@ def meddlers(proc: Path) -> Iterator[Finding]:
         yield Finding("programs", is_well=True, detail="none that opens serial ports on its own")
 
 
-def port_findings(name: str, baud: int, timeout: float) -> Iterator[Finding]:
+def port_findings(name: str, baud: int, timeout: float, queue_file: Path) -> Iterator[Finding]:
     """One port: may we open it, does a device answer, and is it ready for jobs."""
     what = f"port {name}"
     path = Path(name.removeprefix(SECURE))
@@ -100,6 +101,14 @@ def port_findings(name: str, baud: int, timeout: float) -> Iterator[Finding]:
     try:
         with Client.open(name, baud=baud, connect_timeout=timeout) as client:
             info, counters, text = client.info, client.counters(), client.console()
+    except PortTaken as error:
+        record = served(name, error, queue_file)
+        by = "; ".join(map(str, error.holders))
+        if record is None:
+            yield Finding(what, is_well=False, detail=error.what, mend=error.mend)
+        else:
+            yield Finding(what, is_well=True, detail=f"{record.board} {record.device_id} is served by {by}")
+        return
     except BridgeError as error:
         yield Finding(what, is_well=False, detail=error.what, mend=error.mend)
         return

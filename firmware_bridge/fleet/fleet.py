@@ -27,6 +27,7 @@ from firmware_bridge.link.discover import named
 from firmware_bridge.link.serial import DEFAULT_BAUD
 from firmware_bridge.queue.errors import QueueFault
 from firmware_bridge.queue.queue import LEASE, JobQueue
+from firmware_bridge.queue.records import lock_path
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ def _leaving_jobs(client: Client) -> Iterator[Client]:
 @contextlib.contextmanager
 def _only_one(path: Path) -> Iterator[None]:
     """One process serves a queue; the lock goes with the process, however it ends."""
-    lock = path.with_name(path.name + ".serving")
+    lock = lock_path(path)
     try:
         file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:

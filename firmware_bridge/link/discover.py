@@ -71,6 +71,14 @@ def resolve(port: str, search: Callable[[], Sequence[Candidate]] = candidates) -
     return found[0].path
 
 
+def line(port: str) -> tuple[str, str] | None:
+    """Of a serial line with TLS: (the name that the peer's certificate must have, "" for any; the path); else None."""
+    peer, slash, path = port.removeprefix(SECURE).partition("/")
+    if not port.startswith(SECURE) or not slash or not path or ":" in peer:
+        return None
+    return peer, f"/{path}"
+
+
 def named(ports: Sequence[str] | None) -> list[str]:
     """The ports that are meant where several may be: every candidate for None and for "auto".
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from firmware_bridge.errors import PortError
 from firmware_bridge.link.certificates import DEVICE, HOST, default_folder
-from firmware_bridge.link.discover import SECURE, resolve
+from firmware_bridge.link.discover import SECURE, line, resolve
 from firmware_bridge.wire.secure import Security, words
 from firmware_bridge.wire.states import Role
 
@@ -64,11 +64,12 @@ def secured(port: str, role: Role, folder: Path | None = None) -> tuple[str, Sec
         PortError: "auto" finds none or several; there are no certificates; a device names a peer.
     """
     name = resolve(port)
-    peer, slash, path = name.removeprefix(SECURE).partition("/")
-    if not name.startswith(SECURE) or not slash or not path or ":" in peer:
+    found = line(name)
+    if found is None:
         return name, None
+    peer, path = found
     if peer and role is Role.DEVICE:
-        raise PortError("a device takes every host of its site", where=port, mend=f"write {SECURE}/{path}")
+        raise PortError("a device takes every host of its site", where=port, mend=f"write {SECURE}{path}")
     made = context(role, folder, port)
     made.check_hostname = bool(peer)
-    return f"/{path}", partial(made.wrap_bio, server_side=role is Role.DEVICE, server_hostname=peer or None)
+    return path, partial(made.wrap_bio, server_side=role is Role.DEVICE, server_hostname=peer or None)

@@ -72,6 +72,36 @@ def test_devices_asks_with_tls_where_it_should(board: tuple[Bench, MemoryDevice]
     assert "write tls:// before the port" in plain.stderr
 
 
+def test_a_device_that_watch_serves_is_listed_with_the_process_that_has_it(
+    board: tuple[Bench, MemoryDevice], tmp_path: Path
+) -> None:
+    board[1].active = "ab" * 32
+    path, queue = board[0].line.host_path, tmp_path / "q.db"
+    environment = {**os.environ, "EDGE_PORTS": path, "EDGE_QUEUE": str(queue)}
+    command = [sys.executable, "-m", "firmware_bridge", "watch", "--json"]
+    watching = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert watching.stdout is not None
+    try:
+        while json.loads(watching.stdout.readline()).get("device") != "memory":
+            continue
+        (told,) = json.loads(bridge("devices", "--json", ports=path, queue=queue).stdout)
+        listed = bridge("devices", ports=path, queue=queue)
+        elsewhere = bridge("devices", ports=path, queue=tmp_path / "other.db")
+        looked = bridge("doctor", "--json", ports=path, queue=queue)
+    finally:
+        watching.kill()
+        watching.wait()
+    (holder,) = told["held_by"]
+    assert (told["device_id"], told["board"], told["active_bundle"]) == ("memory", "memory", "ab" * 32)
+    assert holder["pid"] == watching.pid
+    assert "firmware_bridge watch" in holder["command"]
+    assert f"served by process {watching.pid}" in listed.stderr
+    assert (listed.returncode, elsewhere.returncode) == (0, 8)
+    assert f"taken by another program: process {watching.pid}" in elsewhere.stderr
+    assert "is served by" in json.loads(looked.stdout)[1]["detail"]
+    assert not (tmp_path / "other.db").exists()
+
+
 def test_send_runs_jobs_and_writes_their_results(board: tuple[Bench, MemoryDevice], tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / f"{name}.bin").write_bytes(name.encode())
