@@ -20,6 +20,7 @@ from firmware_bridge.link.base import Link
 from firmware_bridge.link.pump import change_rate, read_all, write_all
 from firmware_bridge.link.wait import wait_for
 from firmware_bridge.wire.rate import RateChange
+from firmware_bridge.wire.secure import Security
 
 _LOOK: Final = 0.25
 """Seconds after which a waiting caller looks again (and Ctrl-C gets through)."""
@@ -35,16 +36,25 @@ class Channel:
         connect_timeout: seconds for the device to answer an opening.
         reopen: opens the link again after it went away, wherever it is now; None: it is gone for good.
         baud: bits a second that it is opened at.
+        security: makes this end's TLS; None: none is wanted.
     """
 
     def __init__(
-        self, link: Link, *, connect_timeout: float, reopen: Callable[[], Link] | None = None, baud: int = 0
+        self,
+        link: Link,
+        *,
+        connect_timeout: float,
+        reopen: Callable[[], Link] | None = None,
+        baud: int = 0,
+        security: Security | None = None,
     ) -> None:
         self.rate = RateChange(baud)
         self._baud = baud
         self.changed = threading.Condition()  # its lock is reentrant
         self.where = link.name
-        self.endpoint = HostEndpoint(link.name, connect_timeout=connect_timeout, bytes_per_second=link.bytes_per_second)
+        self.endpoint = HostEndpoint(
+            link.name, connect_timeout=connect_timeout, bytes_per_second=link.bytes_per_second, security=security
+        )
         self._link: Link | None = link
         self._reopen = reopen
         self._reopen_at = 0.0

@@ -25,10 +25,13 @@ from firmware_bridge.info import DeviceInfo
 from firmware_bridge.jobs import Failure, JobEvent, JobRequest, Preview, Progress, Result, UnderWay
 from firmware_bridge.link.base import Link
 from firmware_bridge.link.identity import reopener
+from firmware_bridge.link.security import secured
 from firmware_bridge.link.serial import DEFAULT_BAUD, open_port
 from firmware_bridge.transfer import Source, digest_bytes
 from firmware_bridge.wire import messages
 from firmware_bridge.wire.rate import offered
+from firmware_bridge.wire.secure import Security
+from firmware_bridge.wire.states import Role
 
 UploadProgress = Callable[[int, int], None]
 """(bytes of the blob on the device or on their way, bytes of the blob)"""
@@ -64,16 +67,25 @@ class Client(Closing):
         connect_timeout: seconds for the device to answer the opening, also after a link was lost.
         reopen: opens the link again after it went away; None: it is gone for good.
         baud: bits a second that it was opened at, where that means something.
+        security: makes this end's TLS; None: none is wanted.
 
     Raises:
         LinkError: nobody answers, or the link is lost for good.
+        PeerError: with TLS, one of the two does not believe the other.
+        DeviceRefused: without TLS, the device wants it.
         RemoteProtocolError: the device speaks another version of the protocol.
     """
 
     def __init__(
-        self, link: Link, *, connect_timeout: float = 20.0, reopen: Callable[[], Link] | None = None, baud: int = 0
+        self,
+        link: Link,
+        *,
+        connect_timeout: float = 20.0,
+        reopen: Callable[[], Link] | None = None,
+        baud: int = 0,
+        security: Security | None = None,
     ) -> None:
-        self._channel = Channel(link, connect_timeout=connect_timeout, reopen=reopen, baud=baud)
+        self._channel = Channel(link, connect_timeout=connect_timeout, reopen=reopen, baud=baud, security=security)
         self._endpoint = self._channel.endpoint
         try:
             self._do(_connected)
@@ -86,16 +98,18 @@ class Client(Closing):
         """Open a port and connect. A port that is unplugged and comes back is found by what is plugged in, not by name.
 
         Args:
-            port: "auto", a path, socket://HOST:PORT or tls://HOST:PORT.
+            port: "auto", a path, tls:// before either of them, socket://HOST:PORT or tls://HOST:PORT.
             baud: bits a second; means nothing on a pty, a USB gadget or a socket.
             connect_timeout: seconds for the device to answer the opening.
 
         Raises:
-            PortError: none, several, missing, taken, not permitted.
+            PortError: none, several, missing, taken, not permitted; with TLS, no certificates, or PeerError.
             LinkError: nobody answers.
         """
-        link = open_port(port, baud)
-        client = cls(link, connect_timeout=connect_timeout, reopen=reopener(link.name, baud), baud=baud)
+        name, security = secured(port, Role.HOST)
+        link = open_port(name, baud)
+        again = reopener(link.name, baud)
+        client = cls(link, connect_timeout=connect_timeout, reopen=again, baud=baud, security=security)
         most = offered(client.info.capabilities)
         if link.bytes_per_second is not None and most > baud:
             client.speed_up(most)

@@ -6,6 +6,7 @@ sends: requests are taken only while there is room for their answers, one upload
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -22,8 +23,11 @@ from firmware_bridge.wire import messages
 from firmware_bridge.wire.connection import Connection, Received, Unreadable
 from firmware_bridge.wire.messages import RefusalCode
 from firmware_bridge.wire.rate import CAPABILITY
+from firmware_bridge.wire.secure import Security
 from firmware_bridge.wire.session import Lost, Opened, random_epoch
-from firmware_bridge.wire.states import Role
+from firmware_bridge.wire.states import Ending, Role
+
+log = logging.getLogger(__name__)
 
 _RESERVED: Final = 4
 """Room kept for answers to requests, which handlers' events may not take."""
@@ -39,6 +43,7 @@ class DeviceEndpoint:
         epoch: draws session epochs; tests pass their own.
         bytes_per_second: line rate where it is known.
         most_baud: bits a second that this end's UART can go up to; 0: its rate stays.
+        security: makes this end's TLS; None: hosts speak without.
     """
 
     def __init__(
@@ -48,8 +53,9 @@ class DeviceEndpoint:
         epoch: Callable[[], int] = random_epoch,
         bytes_per_second: float | None = None,
         most_baud: int = 0,
+        security: Security | None = None,
     ) -> None:
-        self.connection = Connection(Role.DEVICE, epoch=epoch, bytes_per_second=bytes_per_second)
+        self.connection = Connection(Role.DEVICE, epoch=epoch, bytes_per_second=bytes_per_second, security=security)
         self._handler = handler
         self._receiver = Receiver(handler.store)
         self._submission: tuple[messages.Submit, bytearray] | None = None
@@ -58,6 +64,7 @@ class DeviceEndpoint:
         """The rate that the host has asked for and was granted; the loop takes it away."""
         self._most_baud = most_baud
         self._greeted = False
+        self._has_host = False
         self._session = self.connection.session.number
         self._streams: deque[tuple[str, Stream]] = deque()  # what must not be dropped, whole, by job or request
         self._streams_turn = True
@@ -76,10 +83,10 @@ class DeviceEndpoint:
             match event:
                 case Opened():
                     self._forget_session()
+                    self._has_host = True
                     self._handler.session_opened()
                 case Lost():
-                    self._forget_session()
-                    self._handler.session_closed()
+                    self._lost(event)
                 case Received(message):
                     self._receive(message)
                 case Unreadable(error):
@@ -88,6 +95,15 @@ class DeviceEndpoint:
                     assert_never(event)
             self._fill()
         return self._go_on_receiving() or self._fill() or happened
+
+    def _lost(self, lost: Lost) -> None:
+        """A session is over, or, with TLS, has not even begun."""
+        self._forget_session()
+        if lost.why is Ending.UNTRUSTED:
+            log.warning("a host was sent away: %s", lost.detail)
+        if self._has_host:
+            self._has_host = False
+            self._handler.session_closed()
 
     def _go_on_receiving(self) -> bool:
         """A slice of what an upload takes long for. Whether there was one."""

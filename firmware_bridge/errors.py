@@ -6,6 +6,8 @@ KitError
     RemoteProtocolError  the peer sent what the protocol does not allow (9)
       UnknownMessage     a message type this version does not know (9)
     PortError            no port, several, taken, not permitted (8)
+      PortTaken          another program has it (8)
+      PeerError          who is there has not proved who it is, or does not believe us (8)
     LinkError            the link was there and is lost (9)
       SessionLost        the same, but the line is there: a new session may be opened (9)
     DeviceRefused        the device understood and said no (10)
@@ -16,9 +18,13 @@ KitError
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from boards.errors import ExitCode, KitError
+
+if TYPE_CHECKING:
+    from firmware_bridge.link.holders import Holder
 
 
 class BridgeError(KitError):
@@ -58,6 +64,39 @@ class PortError(BridgeError):
     """No port, several ports, or one that cannot be opened."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.PORT
+
+
+class PortTaken(PortError):  # noqa: N818  names what happened
+    """Another program has the port.
+
+    Args:
+        holders: the processes that have it, as far as we may see.
+        where: the port.
+    """
+
+    def __init__(self, holders: Sequence[Holder], *, where: str) -> None:
+        by = f": {'; '.join(map(str, holders))}" if holders else ""
+        mend = "end the `watch`, deployment, terminal program or ModemManager that uses it"
+        look = "" if holders else f" (`fuser -v {where}` shows which)"
+        super().__init__(f"the port is taken by another program{by}", where=where, mend=mend + look)
+        self.holders = tuple(holders)
+
+
+class PeerError(PortError):
+    """Whoever is at the other end is not who it should be, or does not know this host.
+
+    Args:
+        what: what TLS says.
+        where: the port.
+    """
+
+    def __init__(self, what: str, *, where: str) -> None:
+        super().__init__(
+            f"the device is not who it should be, or does not know this host: {what}",
+            where=where,
+            mend="both need certificates of the same authority, see python -m firmware_bridge certificates, "
+            "and the supervisor a port with TLS",
+        )
 
 
 class LinkError(BridgeError):

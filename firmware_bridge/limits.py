@@ -53,6 +53,9 @@ suspended host must not lose its devices."""
 OUTBOX: Final = 32
 """Messages that wait behind the window at either end; a producer that finds it full waits (backpressure)."""
 
+HANDSHAKE: Final = 32 * 1024
+"""Bytes of one end's part of a TLS handshake: a certificate and those of its authorities, several times over."""
+
 READ_SIZE: Final = 16 * 1024
 """Bytes taken from a link at once: what a pty holds."""
 

@@ -12,6 +12,7 @@ from firmware_bridge.link.base import Link
 from firmware_bridge.link.pump import change_rate, read_all, write_all
 from firmware_bridge.link.wait import wait_for
 from firmware_bridge.wire.rate import RateChange
+from firmware_bridge.wire.secure import Security
 
 _STOP_INTERVAL: Final = 0.1
 """Seconds between two looks at `stop`."""
@@ -20,7 +21,13 @@ _FAREWELL: Final = 0.2
 
 
 def serve(
-    link: Link, handler: DeviceHandler, *, stop: Callable[[], bool] = lambda: False, baud: int = 0, most_baud: int = 0
+    link: Link,
+    handler: DeviceHandler,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    baud: int = 0,
+    most_baud: int = 0,
+    security: Security | None = None,
 ) -> None:
     """Serve one link until `stop()` says so (asked ten times a second) or the link is lost.
 
@@ -32,11 +39,12 @@ def serve(
         stop: whether to end.
         baud: bits a second that the link was opened at.
         most_baud: what it may be negotiated up to; 0: its rate stays.
+        security: makes this end's TLS (link.tls.secured); None: hosts speak without.
 
     Raises:
         LinkError: the port went away (unplugged, closed at the other end).
     """
-    endpoint = DeviceEndpoint(handler, bytes_per_second=link.bytes_per_second, most_baud=most_baud)
+    endpoint = DeviceEndpoint(handler, bytes_per_second=link.bytes_per_second, most_baud=most_baud, security=security)
     connection, rate = endpoint.connection, RateChange(baud)
     while not stop():
         now = time.monotonic()

@@ -50,7 +50,10 @@ def main(
         ),
     ] = None,
     port: Annotated[
-        str | None, typer.Option(envvar="EDGE_PORT", help="auto, a path, socket://HOST:PORT; default: virtual if none")
+        str | None,
+        typer.Option(
+            envvar="EDGE_PORT", help="auto, a path, tls:// before either, or tls://HOST:PORT; default: virtual if none"
+        ),
     ] = None,
     virtual: Annotated[bool, typer.Option("--virtual", help="a virtual board even if ports are there")] = False,
     sampler: Annotated[

@@ -12,7 +12,9 @@ from edge.release import own_key
 from edge.virtual import virtual_board
 from firmware_bridge.client import Client
 from firmware_bridge.link.discover import candidates, resolve
+from firmware_bridge.link.security import secured
 from firmware_bridge.link.serial import open_port
+from firmware_bridge.wire.states import Role
 
 if TYPE_CHECKING:
     from boards import Board
@@ -24,13 +26,14 @@ def choose_port(options: DeployOptions, board: Board) -> str | None:
     """The port to open, or None for a virtual board; decided, and opened once, before the long work.
 
     Raises:
-        PortError: the named port is not there or taken; "auto" finds none; several could be meant.
+        PortError: the named port is not there or taken; "auto" finds none; several could be meant; no certificates.
     """
     if options.virtual or (options.port is None and not candidates()):
         return None
     port = resolve(options.port or "auto")
-    if "://" not in port:
-        open_port(port, board.link.baud).close()
+    name, _ = secured(port, Role.HOST)
+    if "://" not in name:
+        open_port(name, board.link.baud).close()
     return port
 
 
@@ -39,7 +42,7 @@ def connect(port: str | None, options: DeployOptions, board: Board, stages: Stag
     """A client of the board on ``port``, or of a virtual board where it is None.
 
     Raises:
-        PortError: the port is taken.
+        PortError: the port is taken; with TLS, the device is not believed, or does not believe this host.
         LinkError: nobody answers.
         UsageError: the device there is another board.
         KeyFault: the user's key can be neither read nor made.

@@ -18,7 +18,8 @@ class DeployOptions:
     Attributes:
         board: name of a board file or path to one.
         model: diffusers folder, ``FILE.py:FUNCTION`` or ``PACKAGE.MODULE:FUNCTION``; None = the demo model.
-        port: ``auto``, a device path, ``socket://HOST:PORT``, or None: a board if one answers, else a virtual one.
+        port: ``auto``, a device path, ``tls://`` before either, ``tls://HOST:PORT``, or None: a board if one answers,
+            else a virtual one.
         virtual: start a virtual board even if ports are there.
         sampler: ``ddim``, ``ddpm``, ``dpmpp2m``, ``euler``, ``heun`` or ``flow-euler``.
         steps: sampler steps T.

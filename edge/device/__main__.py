@@ -41,7 +41,8 @@ def main(
     port: Annotated[
         str,
         typer.Option(
-            envvar="EDGE_DEVICE_PORT", help="Port to the host, e.g. /dev/ttyGS0, or tls-listen://0.0.0.0:7000."
+            envvar="EDGE_DEVICE_PORT",
+            help="Port to the host, e.g. /dev/ttyGS0, tls:///dev/ttyGS0, or tls-listen://0.0.0.0:7000.",
         ),
     ],
     board: Annotated[str, typer.Option(envvar="EDGE_DEVICE_BOARD", help="What this board is: a name or a .toml file.")],
@@ -112,9 +113,12 @@ def _serve(supervisor: Supervisor, port: str, baud: int | None, stopping: thread
         return
     from edge.device.service import ServiceManager  # noqa: PLC0415
     from firmware_bridge.errors import LinkError, PortError  # noqa: PLC0415
+    from firmware_bridge.link.security import secured  # noqa: PLC0415
     from firmware_bridge.link.serial import open_port  # noqa: PLC0415
     from firmware_bridge.serve import serve  # noqa: PLC0415
+    from firmware_bridge.wire.states import Role  # noqa: PLC0415
 
+    name, security = secured(port, Role.DEVICE)
     rate = baud or supervisor.board.link.baud
     manager = ServiceManager()
     was_open = False
@@ -126,12 +130,14 @@ def _serve(supervisor: Supervisor, port: str, baud: int | None, stopping: thread
 
     while not is_over():
         try:
-            with open_port(port, rate) as link:
-                log.info("port %s open at %d baud", link.name, rate)
+            with open_port(name, rate) as link:
+                log.info(
+                    "port %s open at %d baud%s", link.name, rate, ", hosts must prove who they are" * bool(security)
+                )
                 was_open = True
                 manager.ready()
                 most = _MOST_BAUD if link.bytes_per_second else 0
-                serve(link, supervisor, stop=is_over, baud=rate, most_baud=most)
+                serve(link, supervisor, stop=is_over, baud=rate, most_baud=most, security=security)
         except LinkError as error:
             log.warning("%s", error)
         except PortError as error:

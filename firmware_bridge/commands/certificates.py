@@ -1,4 +1,4 @@
-"""`certificates`: who may speak to whom over a network."""
+"""`certificates`: who may speak to whom, over a network and on serial lines with TLS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import typer
 from firmware_bridge.commands.options import AsJson, put_json
 from firmware_bridge.link import certificates
 
-app = typer.Typer(help="Make the certificates of network links.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Make certificates: for network links, and for serial lines with TLS.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 
 @app.command()

@@ -11,11 +11,13 @@ from rich.table import Table
 
 from boards.errors import ExitCode
 from firmware_bridge.client import Client
-from firmware_bridge.commands.options import AsJson, Baud, Port, Ports, Timeout, named_ports, people, put_json
-from firmware_bridge.errors import BridgeError
+from firmware_bridge.commands.held import served
+from firmware_bridge.commands.options import AsJson, Baud, Port, Ports, QueueFile, Timeout, people, put_json
+from firmware_bridge.errors import BridgeError, PortTaken
 from firmware_bridge.info import DeviceInfo
-from firmware_bridge.link.discover import candidates
+from firmware_bridge.link.discover import candidates, named
 from firmware_bridge.link.serial import DEFAULT_BAUD
+from firmware_bridge.queue.records import DeviceRecord, default_path
 
 MIB = 1 << 20
 
@@ -51,14 +53,25 @@ def _shown(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-def devices(port: Ports = None, baud: Baud = DEFAULT_BAUD, timeout: Timeout = 5.0, as_json: AsJson = False) -> None:
+Answer = DeviceInfo | BridgeError
+"""What came of asking on a port."""
+
+
+def devices(
+    port: Ports = None,
+    baud: Baud = DEFAULT_BAUD,
+    timeout: Timeout = 5.0,
+    queue_file: QueueFile = None,
+    as_json: AsJson = False,
+) -> None:
     """Ask on every port at once who is there; a port on which nobody answers is listed with the reason.
 
-    Where no device answers at all, it ends with exit code 8.
+    A device that a running `watch` serves is listed as the queue knows it, with the process that has it. Where no
+    device is found at all, it ends with exit code 8.
     """
-    names = named_ports(port) or [candidate.path for candidate in candidates()]
+    names = named(port)
 
-    def ask(name: str) -> DeviceInfo | BridgeError:
+    def ask(name: str) -> Answer:
         try:
             with Client.open(name, baud=baud, connect_timeout=timeout) as client:
                 return client.info
@@ -67,33 +80,55 @@ def devices(port: Ports = None, baud: Baud = DEFAULT_BAUD, timeout: Timeout = 5.
 
     with ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:
         answers = list(zip(names, pool.map(ask, names), strict=True))
-    _print(answers, as_json=as_json)
-    if not any(isinstance(answer, DeviceInfo) for _, answer in answers):
+    queue_path = queue_file or default_path()
+    known = {
+        name: record
+        for name, answer in answers
+        if isinstance(answer, PortTaken) and (record := served(name, answer, queue_path)) is not None
+    }
+    if as_json:
+        put_json([_plain(name, answer, known.get(name)) for name, answer in answers])
+    else:
+        _print(answers, known)
+    if not known and not any(isinstance(answer, DeviceInfo) for _, answer in answers):
         raise typer.Exit(ExitCode.PORT)
 
 
-def _print(answers: list[tuple[str, DeviceInfo | BridgeError]], *, as_json: bool) -> None:
-    if as_json:
-        put_json(
-            [
-                {"port": name, "error": answer.what, "mend": answer.mend}
-                if isinstance(answer, BridgeError)
-                else {"port": name, **dataclasses.asdict(answer)}
-                for name, answer in answers
-            ]
-        )
-        return
+def _plain(name: str, answer: Answer, record: DeviceRecord | None) -> dict[str, object]:
+    if isinstance(answer, DeviceInfo):
+        return {"port": name, **dataclasses.asdict(answer)}
+    plain: dict[str, object] = {"port": name}
+    if record is None:
+        plain |= {"error": answer.what, "mend": answer.mend}
+    else:
+        about = {"device_id": record.device_id, "board": record.board, "slots": record.slots}
+        plain |= about | {"active_bundle": record.bundle, "seen": record.seen, "jobs": record.held}
+    if isinstance(answer, PortTaken):
+        plain["held_by"] = [dataclasses.asdict(holder) for holder in answer.holders]
+    return plain
+
+
+def _print(answers: list[tuple[str, Answer]], known: dict[str, DeviceRecord]) -> None:
     table = Table("port", "board", "device", "bundle", "slots", "free MiB", "agent")
     for name, answer in answers:
         if isinstance(answer, DeviceInfo):
-            bundle = answer.active_bundle[:12] if answer.active_bundle else "none"
-            row = (answer.board, answer.device_id, bundle, str(answer.slots), str(answer.storage_free // MIB))
-            table.add_row(name, *row, answer.agent)
+            about = (answer.board, answer.device_id, _short(answer.active_bundle), str(answer.slots))
+            table.add_row(name, *about, str(answer.storage_free // MIB), answer.agent)
+        elif name in known:
+            record = known[name]
+            table.add_row(name, record.board, record.device_id, _short(record.bundle), str(record.slots), "", "served")
     if table.rows:
         people.print(table)
     for name, answer in answers:
-        if isinstance(answer, BridgeError):
+        if isinstance(answer, PortTaken) and name in known:
+            jobs = f"{known[name].held} jobs on it"
+            people.print(f"{name}  served by {escape('; '.join(map(str, answer.holders)))}, {jobs}", soft_wrap=True)
+        elif isinstance(answer, BridgeError):
             mend = f" ({answer.mend})" if answer.mend else ""
             people.print(f"{name}  [yellow]{escape(answer.what)}[/]{escape(mend)}", soft_wrap=True)
     if not answers:
         people.print("no serial port with a device was found; `doctor` looks for the reason")
+
+
+def _short(bundle: str | None) -> str:
+    return bundle[:12] if bundle else "none"

@@ -12,10 +12,11 @@ from typing import Final
 import typer
 
 from firmware_bridge.client import Client
-from firmware_bridge.commands.options import AsJson, Baud, Ports, QueueFile, Timeout, named_ports, people, put_json
-from firmware_bridge.errors import BridgeError
+from firmware_bridge.commands.held import served
+from firmware_bridge.commands.options import AsJson, Baud, Ports, QueueFile, Timeout, people, put_json
+from firmware_bridge.errors import BridgeError, PortTaken
 from firmware_bridge.info import AGENT
-from firmware_bridge.link.discover import candidates
+from firmware_bridge.link.discover import SECURE, named
 from firmware_bridge.link.serial import DEFAULT_BAUD
 from firmware_bridge.queue.queue import LEASE, JobQueue
 from firmware_bridge.queue.records import State, default_path
@@ -50,7 +51,7 @@ def doctor(
 ) -> None:
     """Check ports, permissions, meddling programs, devices and the queue. Exit code 1 if something is wrong."""
     findings: list[Finding] = []
-    for finding in _look(named_ports(port), baud, timeout, queue_file or default_path()):
+    for finding in _look(port, baud, timeout, queue_file or default_path()):
         findings.append(finding)
         if not as_json:
             mark = "[green]ok[/]     " if finding.is_well else "[red]problem[/]"
@@ -65,12 +66,12 @@ def doctor(
 
 def _look(ports: list[str] | None, baud: int, timeout: float, queue_file: Path) -> Iterator[Finding]:
     yield from meddlers(Path("/proc"))
-    names = ports if ports is not None else [candidate.path for candidate in candidates()]
+    names = named(ports)
     if not names:
         mend = "plug a device in; a USB cable must carry data; EDGE_PORTS names ports that are not found"
         yield Finding("ports", is_well=False, detail="no serial port with a device was found", mend=mend)
     for name in names:
-        yield from port_findings(name, baud, timeout)
+        yield from port_findings(name, baud, timeout, queue_file)
     yield queue_finding(queue_file)
 
 
@@ -89,16 +90,25 @@ def meddlers(proc: Path) -> Iterator[Finding]:
         yield Finding("programs", is_well=True, detail="none that opens serial ports on its own")
 
 
-def port_findings(name: str, baud: int, timeout: float) -> Iterator[Finding]:
+def port_findings(name: str, baud: int, timeout: float, queue_file: Path) -> Iterator[Finding]:
     """One port: may we open it, does a device answer, and is it ready for jobs."""
     what = f"port {name}"
-    if "://" not in name and Path(name).exists() and not os.access(name, os.R_OK | os.W_OK):
+    path = Path(name.removeprefix(SECURE))
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         mend = "sudo usermod -aG dialout $USER, then log in again"
         yield Finding(what, is_well=False, detail="you may not open it", mend=mend)
         return
     try:
         with Client.open(name, baud=baud, connect_timeout=timeout) as client:
             info, counters, text = client.info, client.counters(), client.console()
+    except PortTaken as error:
+        record = served(name, error, queue_file)
+        by = "; ".join(map(str, error.holders))
+        if record is None:
+            yield Finding(what, is_well=False, detail=error.what, mend=error.mend)
+        else:
+            yield Finding(what, is_well=True, detail=f"{record.board} {record.device_id} is served by {by}")
+        return
     except BridgeError as error:
         yield Finding(what, is_well=False, detail=error.what, mend=error.mend)
         return

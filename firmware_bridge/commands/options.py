@@ -11,10 +11,21 @@ import typer
 from rich.console import Console
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read, on stdout.")]
-Port = Annotated[str, typer.Option(envvar="EDGE_PORT", help="auto, a path, socket://HOST:PORT or tls://HOST:PORT.")]
+Port = Annotated[
+    str,
+    typer.Option(
+        envvar="EDGE_PORT",
+        help="auto or a path, with tls:// before it where both ends must prove who they are; "
+        "socket://HOST:PORT or tls://HOST:PORT.",
+    ),
+]
 Ports = Annotated[
     list[str] | None,
-    typer.Option("--port", envvar="EDGE_PORT", help="A port to serve; repeat it. Default: every port that is found."),
+    typer.Option(
+        "--port",
+        envvar="EDGE_PORT",
+        help="A port to serve; repeat it. auto, the default: every port that is found; tls://auto: each with TLS.",
+    ),
 ]
 Baud = Annotated[int, typer.Option(envvar="EDGE_BAUD", help="Bits a second, of a real UART.")]
 Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the device.")]
@@ -30,8 +41,3 @@ def put_json(value: object) -> None:
     """One line of JSON on stdout, at once: a program may be reading along."""
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
-
-
-def named_ports(ports: list[str] | None) -> list[str] | None:
-    """The ports that were named; "auto" names none, so that all are served."""
-    return None if not ports or ports == ["auto"] else ports

@@ -14,7 +14,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from firmware_bridge.commands.errors import CommandError, SomeJobsFailed, WrongInput
-from firmware_bridge.commands.options import AsJson, Baud, Ports, QueueFile, named_ports, people, put_json
+from firmware_bridge.commands.options import AsJson, Baud, Ports, QueueFile, people, put_json
 from firmware_bridge.commands.payload import jobs_of, make_folder, parse_params, write_outcome
 from firmware_bridge.fleet.fleet import Fleet
 from firmware_bridge.info import DeviceInfo
@@ -68,7 +68,7 @@ def send(  # noqa: PLR0917  a command's options
             return
         make_folder(out)
         try:
-            _run(queue, jobs, out, named_ports(port), baud, as_json=as_json)
+            _run(queue, jobs, out, port, baud, as_json=as_json)
         except KeyboardInterrupt:
             people.print("interrupted: the jobs stay in the queue; `watch` goes on with them, `jobs cancel` ends them")
             raise

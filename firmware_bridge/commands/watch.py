@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from firmware_bridge.commands.options import AsJson, Baud, Ports, QueueFile, named_ports, people, put_json
+from firmware_bridge.commands.options import AsJson, Baud, Ports, QueueFile, people, put_json
 from firmware_bridge.commands.payload import make_folder, save_pixels
 from firmware_bridge.fleet.fleet import Fleet, PortStatus
 from firmware_bridge.info import DeviceInfo
@@ -40,7 +40,7 @@ def watch(  # noqa: PLR0917  a command's options
     every = preview_every if preview else 0
     with (
         JobQueue(queue_file or default_path()) as queue,
-        Fleet(queue, named_ports(port), baud=baud, watch=teller.event, preview_every=every) as fleet,
+        Fleet(queue, port, baud=baud, watch=teller.event, preview_every=every) as fleet,
     ):
         before: list[PortStatus] = []
         while not (until_empty and _is_empty(queue)):

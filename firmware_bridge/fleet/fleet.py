@@ -23,10 +23,11 @@ from firmware_bridge.client import Client
 from firmware_bridge.fleet.worker import Watcher, Worker
 from firmware_bridge.info import DeviceInfo
 from firmware_bridge.jobs import JobEvent
-from firmware_bridge.link.discover import candidates
+from firmware_bridge.link.discover import named
 from firmware_bridge.link.serial import DEFAULT_BAUD
 from firmware_bridge.queue.errors import QueueFault
 from firmware_bridge.queue.queue import LEASE, JobQueue
+from firmware_bridge.queue.records import lock_path
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Fleet:
 
     Args:
         queue: the jobs.
-        ports: the ports to serve; None: whatever is plugged in, now and later.
+        ports: the ports to serve; None, or "auto" among them: whatever is plugged in, now and later.
         baud: of real UARTs.
         watch: told every event, in the workers' threads.
         connect: opens a port; raises BridgeError.
@@ -89,7 +90,7 @@ class Fleet:
     ) -> None:
         self._preview_every = preview_every
         self._queue = queue
-        self._fixed = ports
+        self._named = ports
         self._baud = baud
         self._watch = watch if watch is not None else _nobody
         self._connect = connect if connect is not None else _open
@@ -131,7 +132,7 @@ class Fleet:
 
     def _scan(self) -> None:
         while not self._stopping.is_set():
-            found = self._fixed if self._fixed is not None else [each.path for each in candidates()]
+            found = named(self._named)
             now = time.monotonic()
             with self._lock:
                 for name in set(self._ports) - set(found):
@@ -202,7 +203,7 @@ def _leaving_jobs(client: Client) -> Iterator[Client]:
 @contextlib.contextmanager
 def _only_one(path: Path) -> Iterator[None]:
     """One process serves a queue; the lock goes with the process, however it ends."""
-    lock = path.with_name(path.name + ".serving")
+    lock = lock_path(path)
     try:
         file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:

@@ -30,6 +30,7 @@ _MENDS: Final[dict[int, str]] = {
     RefusalCode.NO_ACTIVE_BUNDLE: "deploy a bundle first",
     RefusalCode.OTHER_BUNDLE: "deploy the bundle that the job is for, or send it for any bundle",
     RefusalCode.UNTRUSTED: "sign with a key that the device trusts: python -m firmware_bridge keys trust",
+    RefusalCode.UNAUTHENTICATED: "write tls:// before the port; certificates: python -m firmware_bridge certificates",
     RefusalCode.DOWNGRADE: "release a higher version, or sign a permission to go back",
 }
 

@@ -15,7 +15,7 @@ from itertools import count
 from typing import Any, Final, TypeVar, assert_never
 
 from firmware_bridge import limits
-from firmware_bridge.errors import BridgeError, LinkError, RemoteProtocolError, SessionLost
+from firmware_bridge.errors import BridgeError, LinkError, PeerError, RemoteProtocolError, SessionLost
 from firmware_bridge.host import operations
 from firmware_bridge.host.answers import refusal_error
 from firmware_bridge.host.task import Answer, Ask, Operation, Post, Release, Task
@@ -25,6 +25,7 @@ from firmware_bridge.tracker import JobTracker
 from firmware_bridge.wire import messages
 from firmware_bridge.wire.connection import Connection, Received, Unreadable
 from firmware_bridge.wire.messages import FailureCode
+from firmware_bridge.wire.secure import Security
 from firmware_bridge.wire.session import Lost, Opened, random_epoch
 from firmware_bridge.wire.states import Ending, Role
 
@@ -53,6 +54,7 @@ class HostEndpoint:
         connect_timeout: seconds for the device to answer an opening.
         epoch: draws session epochs; tests pass their own.
         bytes_per_second: line rate where it is known.
+        security: makes this end's TLS; None: none is wanted.
     """
 
     def __init__(
@@ -62,10 +64,11 @@ class HostEndpoint:
         connect_timeout: float = 20.0,
         epoch: Callable[[], int] = random_epoch,
         bytes_per_second: float | None = None,
+        security: Security | None = None,
     ) -> None:
         self.where = where
         self.stage = Stage.DOWN
-        self.connection = Connection(Role.HOST, epoch=epoch, bytes_per_second=bytes_per_second)
+        self.connection = Connection(Role.HOST, epoch=epoch, bytes_per_second=bytes_per_second, security=security)
         self.tracker = JobTracker()
         self.info: DeviceInfo | None = None
         """What the device said in the last hello."""
@@ -226,6 +229,9 @@ class HostEndpoint:
         if lost.why is Ending.VERSION:
             mend = "install the same version of the kit on both"
             self._give_up(RemoteProtocolError(f"{lost.why.value}: {lost.detail}", where=self.where, mend=mend))
+            return
+        if lost.why is Ending.UNTRUSTED:
+            self._give_up(PeerError(lost.detail, where=self.where))
             return
         for task in list(self._tasks):
             if task.operation is not None:

@@ -1,4 +1,6 @@
-"""Certificates for network links: one authority per site, a certificate for each host and each device it vouches for.
+"""Certificates for links whose two ends prove who they are, over a network or a serial line.
+
+One authority per site, and a certificate for each host and each device that it vouches for:
 
     <config>/tls/ca.pem, ca.key          the authority; its key stays where it was made
     <config>/tls/host.pem, host.key      what this host shows to devices

@@ -16,6 +16,10 @@ PORTS_VARIABLE: Final = "EDGE_PORTS"
 """Environment variable: glob patterns, colon-separated, of the paths that count as candidates, in place of the search
 for USB and on-board UARTs, e.g. /dev/serial/by-path/*."""
 
+SECURE: Final = "tls://"
+"""Begins a port whose two ends prove who they are: before HOST:PORT a network link, before a path or `auto` a serial
+line (security.py)."""
+
 _ONBOARD: Final = "/dev/ttyAMA"
 
 
@@ -43,11 +47,13 @@ def candidates() -> list[Candidate]:
 
 
 def resolve(port: str, search: Callable[[], Sequence[Candidate]] = candidates) -> str:
-    """The port to open: `port` itself, or for "auto" the only candidate.
+    """The port to open: `port` itself, or for "auto" the only candidate, with tls:// before it if that was there.
 
     Raises:
         PortError: "auto" and no candidate, or several; these are listed.
     """
+    if port == SECURE + "auto":
+        return SECURE + resolve("auto", search)
     if port != "auto":
         return port
     found = search()
@@ -63,6 +69,29 @@ def resolve(port: str, search: Callable[[], Sequence[Candidate]] = candidates) -
             f"{len(found)} serial ports could be meant: {listed}", where="--port auto", mend="name one: --port PATH"
         )
     return found[0].path
+
+
+def line(port: str) -> tuple[str, str] | None:
+    """Of a serial line with TLS: (the name that the peer's certificate must have, "" for any; the path); else None."""
+    peer, slash, path = port.removeprefix(SECURE).partition("/")
+    if not port.startswith(SECURE) or not slash or not path or ":" in peer:
+        return None
+    return peer, f"/{path}"
+
+
+def named(ports: Sequence[str] | None) -> list[str]:
+    """The ports that are meant where several may be: every candidate for None and for "auto".
+
+    Args:
+        ports: as the user writes them; tls://auto: every candidate, with TLS.
+    """
+    found: list[str] = []
+    for port in ports or ("auto",):
+        if port in {"auto", SECURE + "auto"}:
+            found += [port.removesuffix("auto") + candidate.path for candidate in candidates()]
+        else:
+            found.append(port)
+    return found
 
 
 def _describe(description: str, serial_number: str | None) -> str:

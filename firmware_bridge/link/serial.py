@@ -20,10 +20,11 @@ import serial
 
 from firmware_bridge import limits
 from firmware_bridge.closing import Closing
-from firmware_bridge.errors import LinkError, PortError
+from firmware_bridge.errors import LinkError, PortError, PortTaken
 from firmware_bridge.link import tls
 from firmware_bridge.link.base import Link
-from firmware_bridge.link.discover import resolve
+from firmware_bridge.link.discover import SECURE, resolve
+from firmware_bridge.link.holders import holders
 
 DEFAULT_BAUD: Final = 921_600
 """What every USB-UART of the last ten years can; a board's file may say more."""
@@ -108,7 +109,7 @@ def open_port(port: str = "auto", baud: int = DEFAULT_BAUD) -> Link:
         PortError: none or several for "auto"; missing, taken, not permitted, not a serial port, baud rate impossible.
     """
     name = resolve(port)
-    if name.startswith(tls.CONNECT):
+    if name.startswith(SECURE):
         return tls.connect(name)
     if "://" in name:
         _check_socket(name)
@@ -154,12 +155,7 @@ def _port_error(name: str, baud: int, error: Exception) -> PortError:
             mend="`sudo usermod -aG dialout $USER`, then log in again",
         )
     if number in {errno.EAGAIN, errno.EBUSY}:
-        return PortError(
-            "the port is taken by another program",
-            where=name,
-            mend="end the `watch`, deployment, terminal program or ModemManager that uses it "
-            f"(`fuser -v {name}` shows which)",
-        )
+        return PortTaken(holders(name), where=name)
     if isinstance(error, ValueError):
         return PortError(f"the port does not take {baud} baud: {error}", where=name, mend="choose another --baud")
     if name.startswith("socket://"):

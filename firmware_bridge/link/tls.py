@@ -3,7 +3,7 @@
     tls://HOST:PORT           a host connects; HOST must stand in the device's certificate
     tls-listen://HOST:PORT    a device listens; one host at a time, the others wait
 
-Python's `ssl` does all of it. Certificates: certificates.py.
+Python's `ssl` does all of it. Whom it believes: security.py.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from urllib.parse import urlsplit
 
 from firmware_bridge import limits
 from firmware_bridge.closing import Closing
-from firmware_bridge.errors import LinkError, PortError
-from firmware_bridge.link.certificates import DEVICE, HOST, default_folder
+from firmware_bridge.errors import LinkError, PeerError, PortError
+from firmware_bridge.link.security import context
 from firmware_bridge.link.wait import wait_for
+from firmware_bridge.wire.secure import words
+from firmware_bridge.wire.states import Role
 
-CONNECT: Final = "tls://"
 LISTEN: Final = "tls-listen://"
 _HANDSHAKE_SECONDS: Final = 5.0
 """Longer takes no handshake between two that mean it."""
@@ -91,7 +92,7 @@ def connect(url: str, folder: Path | None = None) -> TlsLink:
         PortError: nobody listens, or one of the two does not believe the other.
     """
     address = _address(url)
-    context = _context(ssl.PROTOCOL_TLS_CLIENT, folder or default_folder(), HOST, url)
+    tls = context(Role.HOST, folder, url)
     try:
         plain = socket.create_connection(address, _HANDSHAKE_SECONDS)
     except OSError as error:
@@ -99,14 +100,10 @@ def connect(url: str, folder: Path | None = None) -> TlsLink:
             f"cannot connect: {_words(error)}", where=url, mend="check host and port, and that a device listens"
         ) from None
     try:
-        return TlsLink(context.wrap_socket(plain, server_hostname=address[0]), url)
-    except (OSError, ssl.CertificateError) as error:
+        return TlsLink(tls.wrap_socket(plain, server_hostname=address[0]), url)
+    except OSError as error:
         plain.close()
-        raise PortError(
-            f"the device is not who it should be, or does not know this host: {_words(error)}",
-            where=url,
-            mend="both need certificates of the same authority: python -m firmware_bridge certificates",
-        ) from None
+        raise PeerError(_words(error), where=url) from None
 
 
 class Listener(Closing):
@@ -121,8 +118,7 @@ class Listener(Closing):
     """
 
     def __init__(self, url: str, folder: Path | None = None) -> None:
-        self._context = _context(ssl.PROTOCOL_TLS_SERVER, folder or default_folder(), DEVICE, url)
-        self._context.verify_mode = ssl.CERT_REQUIRED
+        self._context = context(Role.DEVICE, folder, url)
         try:
             self._socket = socket.create_server(_address(url), backlog=1)
         except OSError as error:
@@ -152,19 +148,6 @@ class Listener(Closing):
         self._socket.close()
 
 
-def _context(protocol: ssl._SSLMethod, folder: Path, name: str, where: str) -> ssl.SSLContext:
-    """TLS 1.3, the peer's certificate demanded and verified against the site's authority."""
-    context = ssl.SSLContext(protocol)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    try:
-        context.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
-        context.load_verify_locations(folder / "ca.pem")
-    except OSError as error:
-        mend = "make them: python -m firmware_bridge certificates init"
-        raise PortError(f"no certificates in {folder}: {_words(error)}", where=where, mend=mend) from None
-    return context
-
-
 def _address(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     port: int | None = None
@@ -176,8 +159,4 @@ def _address(url: str) -> tuple[str, int]:
 
 
 def _words(error: OSError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.lower().replace("_", " ")
-    return error.strerror or str(error)
+    return words(error) if isinstance(error, ssl.SSLError) else error.strerror or str(error)

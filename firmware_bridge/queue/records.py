@@ -130,3 +130,8 @@ def default_path() -> Path:
 
     named = os.environ.get("EDGE_QUEUE")
     return Path(named) if named else platformdirs.user_state_path("modiff-edge") / "queue.db"
+
+
+def lock_path(queue: Path) -> Path:
+    """The file that the process which serves a queue has locked."""
+    return queue.with_name(queue.name + ".serving")

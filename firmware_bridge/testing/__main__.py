@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from boards.errors import KitError
+from firmware_bridge.link.security import secured
 from firmware_bridge.link.serial import open_port
 from firmware_bridge.serve import serve
 from firmware_bridge.testing import ptyline
@@ -24,6 +25,7 @@ from firmware_bridge.testing.device import MemoryDevice
 from firmware_bridge.testing.faulty import Faults
 from firmware_bridge.testing.figures import fleet, goodput, hostile, stream
 from firmware_bridge.testing.simulation import Machine, cut, simulate
+from firmware_bridge.wire.states import Role
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 bench = typer.Typer(help="Measure a figure.", no_args_is_help=True, add_completion=False)
@@ -160,10 +162,11 @@ def fuzz(
 
 
 @app.command()
-def device(port: Annotated[str, typer.Option(help="The line's end.")]) -> None:
+def device(port: Annotated[str, typer.Option(help="The line's end; tls:// before it: with TLS.")]) -> None:
     """Be a device that echoes, for tests of hosts."""
-    with open_port(port) as link:
-        serve(link, MemoryDevice(slots=64))
+    name, security = secured(port, Role.DEVICE)
+    with open_port(name) as link:
+        serve(link, MemoryDevice(slots=64), security=security)
 
 
 @bench.command("goodput")
@@ -173,12 +176,13 @@ def goodput_command(
     megabytes: Annotated[float, typer.Option(min=0.01, help="Size of the blob.")] = 6.0,
     loss: Share = 0.0,
     bit_errors: PerBit = 0.0,
+    tls: Annotated[bool, typer.Option("--tls", help="Both ends prove who they are.")] = False,
     seed: int = 1,
     as_json: AsJson = False,
 ) -> None:
     """Upload a blob over two ptys with a rate limit, in real time."""
     faults = Faults(loss=loss, bit_errors=bit_errors, bytes_per_second=rate)
-    found = goodput.over_ptys(int(megabytes * 1e6), faults, seed)
+    found = goodput.over_ptys(int(megabytes * 1e6), faults, seed, tls=tls)
     _say(
         found,
         f"{found.bytes / 1e6:g} MB in {found.seconds:.2f} s: {found.share:.1%} of {rate:g} B/s"

@@ -14,6 +14,7 @@ from firmware_bridge.handler import DeviceHandler
 from firmware_bridge.link.pty import PtyPair
 from firmware_bridge.link.serial import open_port
 from firmware_bridge.serve import serve
+from firmware_bridge.wire.secure import Security
 
 
 class Order(Enum):
@@ -48,10 +49,10 @@ class Bench:
         self._thread: threading.Thread | None = None
         self._order = Order.RUN
 
-    def start(self, device: DeviceHandler) -> None:
-        """Run a device on the line."""
+    def start(self, device: DeviceHandler, security: Security | None = None) -> None:
+        """Run a device on the line; with TLS, if its end of it is given."""
         self._order = Order.RUN
-        self._thread = threading.Thread(target=self._run, args=(device,), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(device, security), daemon=True)
         self._thread.start()
 
     def end(self, order: Order) -> None:
@@ -61,9 +62,9 @@ class Bench:
             self._thread.join()
             self._thread = None
 
-    def client(self, connect_timeout: float = 5.0) -> Client:
-        """A host on the other end."""
-        return Client.open(self.line.host_path, connect_timeout=connect_timeout)
+    def client(self, connect_timeout: float = 5.0, security: Security | None = None) -> Client:
+        """A host on the other end; with TLS, if its end of it is given."""
+        return Client(open_port(self.line.host_path), connect_timeout=connect_timeout, security=security)
 
     def close(self) -> None:
         """End the device and cut the line."""
@@ -75,9 +76,9 @@ class Bench:
             raise _Killed
         return self._order is Order.STOP
 
-    def _run(self, device: DeviceHandler) -> None:
+    def _run(self, device: DeviceHandler, security: Security | None) -> None:
         with contextlib.suppress(_Killed, LinkError), open_port(self.line.device_path) as link:
-            serve(link, device, stop=self._stop)
+            serve(link, device, stop=self._stop, security=security)
 
     def __enter__(self) -> Self:
         """The bench itself."""

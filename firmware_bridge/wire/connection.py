@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from firmware_bridge import limits
 from firmware_bridge.errors import RemoteProtocolError
 from firmware_bridge.wire import frame, messages
+from firmware_bridge.wire.secure import SecureSession, Security
 from firmware_bridge.wire.session import Delivered, Lost, Opened, Session, random_epoch
-from firmware_bridge.wire.states import Role, State
+from firmware_bridge.wire.states import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class Unreadable:
 
 ConnectionEvent = Opened | Lost | Received | Unreadable
 
+_NO_TLS: Final = messages.Refused(0, messages.RefusalCode.UNAUTHENTICATED, "this line takes hosts with TLS only")
+
 
 class Connection:
     """One end of the line.
@@ -36,12 +40,20 @@ class Connection:
         role: the host opens, the device accepts.
         epoch: draws session epochs; tests pass their own.
         bytes_per_second: line rate where it is known.
+        security: makes this end's TLS, which then every message goes through (secure.py); None: messages go in plain.
     """
 
     def __init__(
-        self, role: Role, *, epoch: Callable[[], int] = random_epoch, bytes_per_second: float | None = None
+        self,
+        role: Role,
+        *,
+        epoch: Callable[[], int] = random_epoch,
+        bytes_per_second: float | None = None,
+        security: Security | None = None,
     ) -> None:
         self.session = Session(role, epoch=epoch, bytes_per_second=bytes_per_second)
+        self._secure = None if security is None else SecureSession(self.session, security, messages.encode(_NO_TLS))
+        self._messages = self._secure or self.session
         self._decoder = frame.FrameDecoder()
         self._heard_at = 0.0
         self._console: list[str] = []
@@ -57,7 +69,7 @@ class Connection:
 
     def next_event(self) -> ConnectionEvent | None:
         """The next thing that happened; None: nothing (more)."""
-        event = self.session.next_event()
+        event = self._messages.next_event()
         if not isinstance(event, Delivered):
             return event
         try:
@@ -67,13 +79,13 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a session."""
-        return self.session.state is State.OPEN
+        """Whether there is a session; with TLS, one whose handshake is done."""
+        return self._messages.is_open
 
     @property
     def room(self) -> int:
         """Messages that `send` takes now; 0 without a session."""
-        return self.session.room
+        return self._messages.room
 
     def link_lost(self) -> None:
         """The line is gone: so are the session, the frame that was being read and the one being written."""
@@ -83,7 +95,7 @@ class Connection:
 
     def send(self, message: messages.Message) -> None:
         """Queue a message. LocalProtocolError: no session, no room, or the message is not allowed."""
-        self.session.send(messages.encode(message))
+        self._messages.send(messages.encode(message))
 
     def to_write(self, now: float) -> memoryview:
         """Bytes that the line should take next; empty: none now. Then `wrote` says how many it took.
@@ -92,6 +104,8 @@ class Connection:
         behind stale bytes.
         """
         if not self._writing:
+            if self._secure is not None:
+                self._secure.flush()
             packet = self.session.next_packet(now)
             if packet is not None:
                 self._writing = memoryview(frame.encode(packet))

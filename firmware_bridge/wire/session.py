@@ -145,9 +145,14 @@ class Session:
         return self._session
 
     @property
+    def is_open(self) -> bool:
+        """Whether there is a session."""
+        return self.state is State.OPEN
+
+    @property
     def room(self) -> int:
         """Messages that `send` takes now; 0 without a session."""
-        return self.sending.room if self.state is State.OPEN else 0
+        return self.sending.room if self.is_open else 0
 
     def send(self, body: bytes) -> None:
         """Queue a message for the peer.

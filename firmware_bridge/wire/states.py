@@ -38,6 +38,7 @@ class Ending(enum.Enum):
     UNANSWERED = "nobody answers"
     VERSION = "the other end speaks another version of the protocol"
     VIOLATION = "the other end broke the protocol"
+    UNTRUSTED = "one of the two ends has not proved who it is"
     LINK = "the link is gone"
 
 

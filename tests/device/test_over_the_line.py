@@ -22,6 +22,7 @@ from firmware_bridge.client import Client
 from firmware_bridge.errors import BundleChanged, DeviceRefused, JobInputError
 from firmware_bridge.jobs import Failure, JobRequest, Progress, Result
 from firmware_bridge.link.pty import PtyPair
+from firmware_bridge.testing.site import make_site
 from firmware_bridge.wire.messages import FailureCode
 
 from .conftest import ToyBundle, sha, toy_bundle
@@ -32,7 +33,8 @@ REPOSITORY = Path(__file__).parents[2]
 class Device:
     """A supervisor process that may be killed and started again on the same line and folder."""
 
-    def __init__(self, root: Path, port: str) -> None:
+    def __init__(self, root: Path, port: str, certificates: Path | None = None) -> None:
+        self._environment = {**os.environ, **({} if certificates is None else {"EDGE_TLS": str(certificates)})}
         self._root = root
         self._port = port
         self.log = root.with_suffix(".log")
@@ -42,7 +44,9 @@ class Device:
     def start(self) -> None:
         words = [sys.executable, "-m", "edge.device", "--root", str(self._root), "--port", self._port]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen([*words, "--board", "host"], stdout=log, stderr=log, cwd=REPOSITORY)
+            self._process = subprocess.Popen(
+                [*words, "--board", "host"], stdout=log, stderr=log, cwd=REPOSITORY, env=self._environment
+            )
         self.starts += 1
 
     def kill(self, number: int = signal.SIGKILL) -> int:
@@ -60,11 +64,13 @@ class Device:
 
 
 @contextmanager
-def device_on_a_line(root: Path) -> Iterator[tuple[Device, str]]:
+def device_on_a_line(root: Path, certificates: Path | None = None) -> Iterator[tuple[Device, str]]:
+    """A supervisor and the port to it; with TLS where its certificates are given."""
+    tls = "" if certificates is None else "tls://"
     with PtyPair() as line:
-        device = Device(root, line.device_path)
+        device = Device(root, tls + line.device_path, certificates)
         try:
-            yield device, line.host_path
+            yield device, tls + line.host_path
         finally:
             device.kill()
 
@@ -108,10 +114,14 @@ def test_a_virtual_board_takes_a_bundle_and_jobs_and_leaves_nothing_behind(tmp_p
         assert client.run(generate("d")).payload == result.payload
 
 
-def test_the_supervisor_killed_in_mid_upload(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_secured", [False, True], ids=["plain", "tls"])
+def test_the_supervisor_killed_in_mid_upload(is_secured: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = os.urandom(4 * 2**20)
     digest = sha(data)
-    with device_on_a_line(tmp_path / "root") as (device, port), Client.open(port) as client:
+    site = make_site(tmp_path / "site")
+    monkeypatch.setenv("EDGE_TLS", str(site.host))
+    certificates = site.device if is_secured else None
+    with device_on_a_line(tmp_path / "root", certificates) as (device, port), Client.open(port) as client:
 
         def progress(done: int, of: int) -> None:
             if device.starts == 1 and done > of // 2:

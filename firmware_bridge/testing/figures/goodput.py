@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from firmware_bridge.client import Client
 from firmware_bridge.device import DeviceEndpoint
 from firmware_bridge.errors import LinkError
 from firmware_bridge.host import operations
 from firmware_bridge.host.endpoint import HostEndpoint
+from firmware_bridge.link.serial import open_port
 from firmware_bridge.testing.device import MemoryDevice
 from firmware_bridge.testing.faulty import Faults
 from firmware_bridge.testing.pair import End, Pair
 from firmware_bridge.testing.ptyline import pty_line
+from firmware_bridge.testing.site import make_site
 from firmware_bridge.transfer import Source
+from firmware_bridge.wire.states import Role
 
 
 @dataclass(frozen=True)
@@ -40,24 +46,28 @@ class Goodput:
     sent: int
 
 
-def over_ptys(size: int, faults: Faults, seed: int = 1) -> Goodput:
+def over_ptys(size: int, faults: Faults, seed: int = 1, *, tls: bool = False) -> Goodput:
     """Upload a blob of random bytes over two ptys; line and device are processes of their own.
 
     Args:
         size: bytes.
         faults: of the line; its rate must be given.
         seed: of the blob and of the faults.
+        tls: whether the two ends prove to each other who they are.
 
     Raises:
         LinkError: it did not get through.
     """
     digest, blob = _blob(size, seed)
     assert faults.bytes_per_second is not None
-    with pty_line(faults, seed) as (host_path, device_path):
-        command = [sys.executable, "-m", "firmware_bridge.testing", "device", "--port", device_path]
-        device = subprocess.Popen(command, stdin=subprocess.PIPE)
+    with pty_line(faults, seed) as (host_path, device_path), tempfile.TemporaryDirectory() as folder:
+        site = make_site(Path(folder))
+        command = [sys.executable, "-m", "firmware_bridge.testing", "device"]
+        command += ["--port", f"tls://{device_path}" if tls else device_path]
+        environment = {**os.environ, "EDGE_TLS": str(site.device)}
+        device = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
         try:
-            with Client.open(host_path) as client:
+            with Client(open_port(host_path), security=site.security(Role.HOST) if tls else None) as client:
                 begun = time.monotonic()
                 client.upload(digest, blob)
                 seconds = time.monotonic() - begun

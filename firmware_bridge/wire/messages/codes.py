@@ -23,6 +23,7 @@ class RefusalCode(enum.IntEnum):
     UNTRUSTED = 13
     DOWNGRADE = 14
     OTHER_BUNDLE = 15
+    UNAUTHENTICATED = 16
 
 
 class FailureCode(enum.IntEnum):

@@ -7,7 +7,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,8 @@ from firmware_bridge.queue.queue import JobQueue
 from firmware_bridge.queue.records import NewJob, Outcome, State
 from firmware_bridge.testing.bench import Bench
 from firmware_bridge.testing.device import MemoryDevice
+from firmware_bridge.testing.site import make_site
+from firmware_bridge.wire.states import Role
 
 
 @pytest.fixture
@@ -32,9 +34,13 @@ def board() -> Iterator[tuple[Bench, MemoryDevice]]:
 
 
 def bridge(
-    *words: str, ports: str = "", queue: Path | None = None, timeout: float = 60
+    *words: str,
+    ports: str = "",
+    queue: Path | None = None,
+    timeout: float = 60,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "EDGE_PORTS": ports, "COLUMNS": "200"}
+    environment = {**os.environ, "EDGE_PORTS": ports, "COLUMNS": "200", **(environment or {})}
     if queue is not None:
         environment["EDGE_QUEUE"] = str(queue)
     command = [sys.executable, "-m", "firmware_bridge", *words]
@@ -49,6 +55,51 @@ def test_devices_lists_who_answers_and_who_does_not(board: tuple[Bench, MemoryDe
     assert by_port[board[0].line.host_path]["device_id"] == "memory"
     assert "nobody answers" in by_port[silent.line.host_path]["error"]
     assert "supervisor" in by_port[silent.line.host_path]["mend"]
+
+
+def test_devices_asks_with_tls_where_it_should(board: tuple[Bench, MemoryDevice], tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site")
+    with Bench() as secured:
+        secured.start(MemoryDevice(), site.security(Role.DEVICE))
+        paths = [board[0].line.host_path, secured.line.host_path]
+        environment = {"EDGE_TLS": str(site.host)}
+        asked = bridge("devices", "--json", "--port", "tls://auto", ports=":".join(paths), environment=environment)
+        plain = bridge("hello", "--port", paths[1])
+    told = {each["port"]: each for each in json.loads(asked.stdout)}
+    assert "without TLS" in told[f"tls://{paths[0]}"]["error"]
+    assert told[f"tls://{paths[1]}"]["device_id"] == "memory"
+    assert (asked.returncode, plain.returncode) == (0, 10)
+    assert "write tls:// before the port" in plain.stderr
+
+
+def test_a_device_that_watch_serves_is_listed_with_the_process_that_has_it(
+    board: tuple[Bench, MemoryDevice], tmp_path: Path
+) -> None:
+    board[1].active = "ab" * 32
+    path, queue = board[0].line.host_path, tmp_path / "q.db"
+    environment = {**os.environ, "EDGE_PORTS": path, "EDGE_QUEUE": str(queue)}
+    command = [sys.executable, "-m", "firmware_bridge", "watch", "--json"]
+    watching = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert watching.stdout is not None
+    try:
+        while json.loads(watching.stdout.readline()).get("device") != "memory":
+            continue
+        (told,) = json.loads(bridge("devices", "--json", ports=path, queue=queue).stdout)
+        listed = bridge("devices", ports=path, queue=queue)
+        elsewhere = bridge("devices", ports=path, queue=tmp_path / "other.db")
+        looked = bridge("doctor", "--json", ports=path, queue=queue)
+    finally:
+        watching.kill()
+        watching.wait()
+    (holder,) = told["held_by"]
+    assert (told["device_id"], told["board"], told["active_bundle"]) == ("memory", "memory", "ab" * 32)
+    assert holder["pid"] == watching.pid
+    assert "firmware_bridge watch" in holder["command"]
+    assert f"served by process {watching.pid}" in listed.stderr
+    assert (listed.returncode, elsewhere.returncode) == (0, 8)
+    assert f"taken by another program: process {watching.pid}" in elsewhere.stderr
+    assert "is served by" in json.loads(looked.stdout)[1]["detail"]
+    assert not (tmp_path / "other.db").exists()
 
 
 def test_send_runs_jobs_and_writes_their_results(board: tuple[Bench, MemoryDevice], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from firmware_bridge.client import Client
-from firmware_bridge.errors import LinkError, PortError
+from firmware_bridge.errors import LinkError, PeerError, PortError
 from firmware_bridge.jobs import JobRequest
 from firmware_bridge.link.certificates import CertificateFault, default_folder, make_authority, make_device
 from firmware_bridge.link.serial import open_port
@@ -17,23 +17,14 @@ from firmware_bridge.link.tls import Listener, connect
 from firmware_bridge.link.wait import wait_for
 from firmware_bridge.serve import serve
 from firmware_bridge.testing.device import MemoryDevice
-
-
-def site(folder: Path) -> tuple[Path, Path]:
-    """A host's and a device's folder."""
-    host, device = folder / "host", folder / "device"
-    make_authority(host)
-    certificate, key = make_device(host, "press-7", ["127.0.0.1", "localhost"])
-    device.mkdir()
-    (device / "ca.pem").write_bytes((host / "ca.pem").read_bytes())
-    (device / "device.pem").write_bytes(certificate.read_bytes())
-    (device / "device.key").write_bytes(key.read_bytes())
-    return host, device
+from firmware_bridge.testing.site import make_site
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return site(tmp_path_factory.mktemp("site"))
+    """A host's and a device's."""
+    site = make_site(tmp_path_factory.mktemp("site"))
+    return site.host, site.device
 
 
 class Door:
@@ -83,8 +74,8 @@ def test_jobs_run_over_an_authenticated_link(
 
 
 def test_a_host_of_another_site_is_sent_away(door: Door, tmp_path: Path) -> None:
-    stranger, _ = site(tmp_path)
-    with pytest.raises(PortError, match="not who it should be") as caught:
+    stranger = make_site(tmp_path).host
+    with pytest.raises(PeerError, match="not who it should be") as caught:
         connect(f"tls://127.0.0.1:{door.port}", stranger)
     assert caught.value.exit_code == 8
     assert door.device.sessions == 0
@@ -103,16 +94,11 @@ def test_a_host_without_a_certificate_is_sent_away(door: Door, folders: tuple[Pa
 
 
 def test_a_device_under_another_name_is_not_believed(tmp_path: Path) -> None:
-    host, device = tmp_path / "host", tmp_path / "device"
-    make_authority(host)
-    make_device(host, "elsewhere", ["10.9.8.7"])
-    device.mkdir()
-    for source, target in (("ca.pem", "ca.pem"), ("elsewhere.pem", "device.pem"), ("elsewhere.key", "device.key")):
-        (device / target).write_bytes((host / source).read_bytes())
-    door = Door(device)
+    site = make_site(tmp_path, "elsewhere", ("10.9.8.7",))
+    door = Door(site.device)
     try:
         with pytest.raises(PortError, match=r"127\.0\.0\.1"):
-            connect(f"tls://127.0.0.1:{door.port}", host)
+            connect(f"tls://127.0.0.1:{door.port}", site.host)
     finally:
         door.close()
 
@@ -148,7 +134,9 @@ def test_plain_sockets_stay_on_this_machine() -> None:
         open_port("ftp://127.0.0.1:1")
 
 
-@pytest.mark.parametrize("url", ["tls://", "tls://host", "tls://host:0x1", "tls://host:99999", "tls://host:1/path"])
+@pytest.mark.parametrize(
+    "url", ["tls://", "tls://host", "tls://host:0x1", "tls://host:99999", "tls://host:1/path", "tls://host/"]
+)
 def test_what_is_no_address_is_said(url: str, folders: tuple[Path, Path]) -> None:
     with pytest.raises(PortError, match="no address"):
         connect(url, folders[0])
