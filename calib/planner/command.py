@@ -28,7 +28,8 @@ from calib.options import (
     load,
 )
 from calib.planner.candidate import Candidate, planned
-from calib.planner.search import PlannerConfig, Planning, plan
+from calib.planner.config import PlannerConfig
+from calib.planner.search import Planning, plan
 from calib.samplers import Sampler, build_sampler
 from calib.stability import StabilityReport, analyze
 from calib.storage import MANIFEST, load_calibration, save_calibration

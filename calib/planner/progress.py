@@ -24,11 +24,14 @@ from calib.errors import CalibrationError
 if TYPE_CHECKING:
     from boards.model import Cost
     from calib.calibration import Calibration
-    from calib.planner.search import PlannerConfig
+    from calib.planner.config import PlannerConfig
     from calib.samplers import Sampler
 
-ALGORITHM = 2
+ALGORITHM = 3
 """Raise it when the same settings would be searched or measured otherwise."""
+
+ASKED = ("budgets", "reserves", "state_memory")
+"""Settings that only say which plans are looked for: what was measured for others holds for them too."""
 
 HASH_BYTES = 32
 LAYER_TENSORS = ("input_gain", "output_gain", "largest_change", "samples")
@@ -67,7 +70,7 @@ class Journal:
             calibration.content_hash,
             sampler.name,
             sampler.steps,
-            dataclasses.asdict(config),
+            {key: value for key, value in dataclasses.asdict(config).items() if key not in ASKED},
             None if board_cost is None else dataclasses.asdict(board_cost),
         ]
         path = folder / f"planning-{digest_of(parts)[:16]}.json"

@@ -9,10 +9,10 @@ exchanges of moves improve further.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,19 +25,23 @@ if TYPE_CHECKING:
     from calib.planner.regions import Region
 
 Levels = tuple[int, ...]
-Vector = npt.NDArray[np.float64]
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
 
 INCOHERENT_SHARE = 1.0
 """Weight of the errors' own squares beside that of their sum: a few probes cannot tell every cancellation from luck."""
 
-EXCHANGES = 12
+EXCHANGES = 60
 """Rounds of exchanges at most; a few suffice."""
+
+TOGETHER = 512
+"""Schedules that are looked at together: as many as stay in the cache."""
 
 CHEAPEST, NEIGHBOURS = 6, 2
 """What an exchange gives in return: one of the steps that are cheapest to reuse, or one so near."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Schedule:
     """A schedule and what it is predicted to do.
 
@@ -52,14 +56,12 @@ class Schedule:
     error: float
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """A region's two kept outputs: their steps (before is -1 while there is one), and what they were off by."""
+class Move(NamedTuple):
+    """A step of a schedule moved to a higher level: what it costs the image for the work it saves, and the result."""
 
-    last: int
-    before: int
-    deviation: Vector
-    deviation_before: Vector
+    price: float
+    step: int
+    schedule: Schedule
 
 
 @dataclass
@@ -75,9 +77,8 @@ class ScheduleSearch:
     regions: Sequence[Region]
     projections: Mapping[str, torch.Tensor]
     extrapolates: bool = True
-    _bases: list[npt.NDArray[np.float64]] = field(init=False, repr=False)
-    _owners: list[list[int]] = field(init=False, repr=False)
-    _effects: dict[tuple[int, int, int, int], Vector] = field(init=False, repr=False, default_factory=dict)
+    _tables: Array = field(init=False, repr=False)
+    _owners: Indices = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         # A point belongs to the smallest region that has it; points of one region are refreshed at the same steps.
@@ -86,16 +87,20 @@ class ScheduleSearch:
             for point in region.points:
                 owner.setdefault(point, index)
         some = next(iter(self.projections.values()))
-        self._bases = [np.zeros(some.shape) for _ in self.regions]
+        count = len(self.regions)
+        bases = np.zeros((count + 1, some.shape[0] * some.shape[1], *some.shape[2:]))
         for point, index in owner.items():
-            self._bases[index] += self.projections[point].double().numpy()
-        self._nothing = np.zeros(some.shape[0] * some.shape[1])
-        self._owners = [sorted({owner[point] for point in region.points}) for region in self.regions]
+            bases[index] += self.projections[point].double().numpy().reshape(bases.shape[1:])
+        # At a step, of a region, what the output of each step does to the image; the last region is none: all zero.
+        self._tables = np.ascontiguousarray(bases.transpose(2, 0, 3, 1))
+        owners = [[], *(sorted({owner[point] for point in region.points}) for region in self.regions)]
+        most = max(map(len, owners))
+        self._owners = np.array([[*some, *[count] * (most - len(some))] for some in owners])
 
     @property
     def steps(self) -> int:
         """``T``."""
-        return int(self._bases[0].shape[-1])
+        return len(self._tables)
 
     def work(self, levels: Levels) -> float:
         """Full steps' worth of work."""
@@ -104,39 +109,57 @@ class ScheduleSearch:
 
     def error(self, levels: Levels) -> float:
         """Predicted mean square error of the image, over probes and seeds."""
-        kept = [_Kept(0, -1, self._nothing, self._nothing) for _ in self.regions]
-        effects = []
-        for i, level in enumerate(levels):
-            effect = self._nothing
-            for index in self._owners[level - 1] if level else ():
-                effect = effect + self._effect(index, i, kept[index])
-            if level:
-                effects.append(effect)
-            if i:
-                for index in range(level, len(self.regions)):
-                    kept[index] = _Kept(i, kept[index].last, effect, kept[index].deviation)
-        if not effects:
-            return 0.0
-        stacked = np.stack(effects)
-        together, alone = np.square(stacked.sum(0)).mean(), np.square(stacked).sum(0).mean()
-        return float(together + INCOHERENT_SHARE * alone) / (1 + INCOHERENT_SHARE)
+        return float(self.errors(np.array([levels]))[0])
 
-    def _effect(self, region: int, i: int, kept: _Kept) -> Vector:
-        """What reusing a region at step ``i`` does to the image, ``[probes * N]``.
+    def errors(self, levels: Indices) -> Array:
+        """``error`` of many schedules at once.
 
-        Where a smaller region was reused while an output was kept, that output was off already. What this does at step
-        ``i`` is taken to be what it did then.
+        Where a smaller region was reused while an output was kept, that output was off already. What this does later
+        is taken to be what it did then.
+
+        Args:
+            levels: ``[K, T]``.
+
+        Returns:
+            float64 ``[K]``.
         """
-        last, before = kept.last, kept.before
-        slope = (i - last) / (last - before) if self.extrapolates and before >= 0 else 0.0
-        key = (region, i, last, before)
-        if key not in self._effects:
-            row = self._bases[region][..., i, :]
-            self._effects[key] = (row[..., last] - row[..., i] + slope * (row[..., last] - row[..., before])).reshape(
-                -1
-            )
-        effect = self._effects[key] + kept.deviation
-        return effect + slope * (kept.deviation - kept.deviation_before) if slope else effect
+        parts = [levels[first : first + TOGETHER] for first in range(0, len(levels), TOGETHER)]
+        return np.concatenate([self._errors(part) for part in parts]) if parts else np.zeros(0)
+
+    def _errors(self, levels: Indices) -> Array:
+        rows, regions = np.arange(len(levels)), np.arange(len(self.regions))
+        last = np.zeros((len(levels), len(regions) + 1), dtype=np.int64)
+        before = np.full_like(last, -1)  # the steps of each region's two kept outputs; -1 while there is one
+        effects = np.zeros((len(levels.T), len(levels), self._tables.shape[-1]))
+        for i, level in enumerate(levels.T):
+            if level.any():
+                for region in self._owners[level].T:
+                    effects[i] += self._effect(region, i, last[rows, region], before[rows, region], effects)
+            if i:
+                fresh = regions >= level[:, None]
+                np.copyto(before[:, :-1], last[:, :-1], where=fresh)
+                np.copyto(last[:, :-1], i, where=fresh)
+        together, alone = np.square(effects.sum(0)).mean(1), np.square(effects).sum(0).mean(1)
+        found: Array = (together + INCOHERENT_SHARE * alone) / (1 + INCOHERENT_SHARE)
+        return found
+
+    def _effect(self, region: Indices, i: int, last: Indices, before: Indices, effects: Array) -> Array:
+        """What reusing a region at step ``i`` does to the image, ``[K, probes * N]``; each schedule has its own one.
+
+        Args:
+            region: ``[K]``.
+            i: the step.
+            last: ``[K]``, the step of its newest kept output.
+            before: of the one before.
+            effects: ``[T, K, probes * N]`` of the steps before: what an output kept there is off by.
+        """
+        table, rows = self._tables[i], np.arange(len(region))
+        newest = table[region, last] + effects[last, rows]
+        effect: Array = newest - table[region, i]
+        if self.extrapolates:
+            slope = np.where(before >= 0, (i - last) / (last - before), 0.0)
+            effect += slope[:, None] * (newest - table[region, before] - effects[before, rows])
+        return effect
 
     @cached_property
     def _path(self) -> list[Schedule]:
@@ -149,30 +172,35 @@ class ScheduleSearch:
 
     def path(self) -> list[Schedule]:
         """Greedy schedules from no reuse to the most, in order of falling work."""
-        current = Schedule((0,) * self.steps, float(self.steps), 0.0)
-        found = [current]
-        while True:
-            best = self._best_move(current, range(1, self.steps))
-            if best is None:
-                return found
-            current = best
-            found.append(current)
+        found = [Schedule((0,) * self.steps, float(self.steps), 0.0)]
+        while moves := self._moves([(found[-1], range(1, self.steps))])[0]:
+            found.append(min(moves).schedule)
+        return found
 
-    def _moves(self, current: Schedule, steps: Iterable[int]) -> Iterator[tuple[float, int, Schedule]]:
-        """Moves of single steps to a higher level: (what it costs the image for the work it saves, step, result)."""
-        for i in steps:
-            for level in range(current.levels[i] + 1, len(self.regions) + 1):
-                moved = self.make((*current.levels[:i], level, *current.levels[i + 1 :]))
-                yield (moved.error - current.error) / (current.work - moved.work), i, moved
-
-    def _best_move(self, current: Schedule, steps: Iterable[int]) -> Schedule | None:
-        """The cheapest move."""
-        best = min(self._moves(current, steps), key=lambda move: move[0], default=None)
-        return None if best is None else best[2]
+    def _moves(self, begun: Sequence[tuple[Schedule, Iterable[int]]]) -> list[list[Move]]:
+        """For each schedule, the moves of some of its steps to a higher level, all predicted together."""
+        levels = range(1, len(self.regions) + 1)
+        steps = [[(i, level) for i in some for level in levels if level > each.levels[i]] for each, some in begun]
+        changed = [
+            (*each.levels[:i], level, *each.levels[i + 1 :])
+            for (each, _), moves in zip(begun, steps, strict=True)
+            for i, level in moves
+        ]
+        made = iter(self.make_all(changed))
+        found = []
+        for (each, _), moves in zip(begun, steps, strict=True):
+            results = [(i, next(made)) for i, _ in moves]
+            found.append([Move((to.error - each.error) / (each.work - to.work), i, to) for i, to in results])
+        return found
 
     def make(self, levels: Levels) -> Schedule:
         """A schedule of these levels."""
         return Schedule(levels, self.work(levels), self.error(levels))
+
+    def make_all(self, levels: Sequence[Levels]) -> list[Schedule]:
+        """A schedule of each of these levels."""
+        errors = self.errors(np.array(levels, dtype=np.int64).reshape(len(levels), self.steps))
+        return [Schedule(each, self.work(each), float(error)) for each, error in zip(levels, errors, strict=True)]
 
     def improve(self, schedule: Schedule, budget: float) -> Schedule:
         """Exchange reuse at some steps for reuse at others while the image gains.
@@ -182,21 +210,22 @@ class ScheduleSearch:
             budget: work that the result may take, in full steps.
         """
         for _ in range(EXCHANGES):
+            (moves,) = self._moves([(schedule, range(1, self.steps))])
+            cheap = {move.step for move in sorted(moves)[:CHEAPEST]}
+            undone = [(i, level) for i in range(1, self.steps) for level in range(schedule.levels[i])]
+            trials = self.make_all([(*schedule.levels[:i], level, *schedule.levels[i + 1 :]) for i, level in undone])
+            near = [cheap.union(range(max(1, i - NEIGHBOURS), min(self.steps, i + NEIGHBOURS + 1))) for i, _ in undone]
+            begun = [(trial, sorted(some - {i})) for trial, some, (i, _) in zip(trials, near, undone, strict=True)]
             best = schedule
-            moves = sorted(self._moves(schedule, range(1, self.steps)), key=lambda move: move[0])
-            cheap = {step for _, step, _ in moves[:CHEAPEST]}
-            for i in range(1, self.steps):
-                near = range(max(1, i - NEIGHBOURS), min(self.steps, i + NEIGHBOURS + 1))
-                others = sorted((cheap | set(near)) - {i})
-                for level in range(schedule.levels[i]):
-                    trial = self.make((*schedule.levels[:i], level, *schedule.levels[i + 1 :]))
-                    while trial.work > budget + 1e-9:
-                        moved = self._best_move(trial, others)
-                        if moved is None or moved.error >= best.error:
-                            break
-                        trial = moved
-                    if trial.work <= budget + 1e-9 and trial.error < best.error:
-                        best = trial
+            while begun:
+                fits = [trial for trial, _ in begun if trial.work <= budget + 1e-9]
+                best = min([best, *fits], key=lambda each: each.error)
+                begun = [each for each in begun if each[0].work > budget + 1e-9 and each[0].error < best.error]
+                begun = [
+                    (min(moves).schedule, some)
+                    for moves, (_, some) in zip(self._moves(begun), begun, strict=True)
+                    if moves
+                ]
             if best is schedule:
                 return schedule
             schedule = best

@@ -26,6 +26,7 @@ from calib.noise import noise_batch
 from calib.observe import observe
 from calib.plan import Plan, PointPlan
 from calib.planner.candidate import Candidate, front, full_steps, passes_of, planned, state_bytes
+from calib.planner.config import PlannerConfig
 from calib.planner.passes import LayerPasses, buy_passes, fit_state
 from calib.planner.progress import Journal, digest_of
 from calib.planner.regions import Region, find_regions
@@ -47,48 +48,6 @@ VERIFICATION_SEEDS = 700_000
 """Distance of the verification seeds from the calibration's first one."""
 
 Tell = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class PlannerConfig:
-    """What the planner looks at.
-
-    Attributes:
-        budgets: costs to plan for, as shares of one pass of every layer at every step.
-        sweep_seeds: seeds of the adjoint sweep.
-        probes: its random directions.
-        observed_seeds: seeds on which exponents are observed under a schedule.
-        verification_seeds: seeds that every candidate is run on.
-        reserves: what a schedule leaves of a budget for second and residual passes, in full steps; each is tried.
-        state_memory: bytes that layers and points of one job may keep; None = any.
-        extrapolates: reused outputs are extrapolated; holding them takes half the memory.
-        reference_steps: quality is measured against the float model with so many steps of the same sampler; None =
-            with the plan's own steps.
-    """
-
-    budgets: tuple[float, ...] = (0.35, 0.5, 0.65, 0.85, 1.15)
-    sweep_seeds: int = 4
-    probes: int = 4
-    observed_seeds: int = 4
-    verification_seeds: int = 4
-    reserves: tuple[float, ...] = (1.5,)
-    state_memory: int | None = None
-    extrapolates: bool = True
-    reference_steps: int | None = None
-
-    def __post_init__(self) -> None:
-        def check(holds: bool, key: str, mend: str) -> None:
-            if not holds:
-                raise CalibrationError(f"{key} = {getattr(self, key)!r}", where="PlannerConfig", mend=mend)
-
-        check(bool(self.budgets) and min(self.budgets) > 0, "budgets", "give at least one cost above 0")
-        check(self.sweep_seeds >= 1, "sweep_seeds", "use at least 1")
-        check(self.probes >= 1, "probes", "use at least 1")
-        check(self.observed_seeds >= 2, "observed_seeds", "use at least 2")
-        check(self.verification_seeds >= 1, "verification_seeds", "use at least 1")
-        check(bool(self.reserves) and min(self.reserves) >= 0, "reserves", "give at least one, 0 or more")
-        check(self.state_memory is None or self.state_memory > 0, "state_memory", "use None or bytes above 0")
-        check(self.reference_steps is None or self.reference_steps > 0, "reference_steps", "use None or 1 and more")
 
 
 @dataclass(frozen=True)
@@ -261,13 +220,21 @@ class _Planner:
             )
             for name in self.names
         }
-        spent = schedule.work + sum(layer.price * len(layer.twice) for layer in layers.values())
+        if not points and budget >= self._uniform_work:
+            for name, layer in layers.items():
+                layer.start_from(self.calibration.plan.layers[name])
+        spent = schedule.work + sum(layer.bought for layer in layers.values())
         buy_passes(layers, budget - spent, schedule.error)
         if self.config.state_memory is not None:
             kept = state_bytes(Plan(self.sampler.steps, {}, points), {}, self.seen.point_elements)
             if not fit_state(layers, self.config.state_memory - kept):
                 return None
         return Plan(self.sampler.steps, {name: layer.plan() for name, layer in layers.items()}, points)
+
+    @cached_property
+    def _uniform_work(self) -> float:
+        """Of the calibration's own plan, in full steps."""
+        return self._cost(self.calibration.plan) * self.sampler.steps
 
     def _exponents(
         self, title: str, points: Mapping[str, PointPlan], live: Mapping[str, list[int]]

@@ -71,3 +71,23 @@ def test_points_follow_the_levels() -> None:
     assert live_steps((0, 1, 2, 0), [INNER, OUTER], "a") == [0, 3]
     assert live_steps((0, 1, 2, 0), [INNER, OUTER], "b") == [0, 1, 3]
     assert live_steps((0, 1, 2, 0), [INNER, OUTER], "c") == [0, 1, 2, 3]
+
+
+def test_schedules_looked_at_together_are_predicted_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(5)
+    found = search(generator.normal(size=STEPS).tolist())
+    levels = generator.integers(0, 3, (20, STEPS))
+    levels[:, 0] = 0
+    alone = [found.error(tuple(row)) for row in levels.tolist()]
+    monkeypatch.setattr("calib.planner.schedule.TOGETHER", 7)
+    assert found.errors(levels) == pytest.approx(alone, rel=1e-12)
+    assert len(set(alone)) > 15
+
+
+def test_regions_that_share_points_add_up() -> None:
+    """Of a transformer's two runs of branches the longer one reuses the shorter one's branch, too."""
+    line = torch.arange(STEPS, dtype=torch.float64).expand(1, 1, STEPS, STEPS)
+    wide = Region(("inner", "outer"), frozenset({"a", "b"}), 0.8)
+    found = ScheduleSearch([INNER, wide], {"inner": 2 * line, "outer": 3 * line}, extrapolates=False)
+    assert found.error((0, 1, 0, 0, 0, 0, 0, 0)) == pytest.approx(2**2)
+    assert found.error((0, 2, 0, 0, 0, 0, 0, 0)) == pytest.approx(5**2)

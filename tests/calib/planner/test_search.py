@@ -106,6 +106,28 @@ def test_planning_again_recalls_and_gives_the_same(case: Case, found: Planning, 
     assert ran == []
 
 
+def test_a_plan_that_costs_more_than_the_uniform_one_does_all_that_it_does(case: Case, found: Planning) -> None:
+    uniform, best = case[2].plan, found.candidates[-1].plan
+    assert not best.points
+    assert found.candidates[-1].cost > found.candidates[0].cost
+    for name, layer in uniform.layers.items():
+        for mine, theirs in zip(best.layers[name].rows, layer.rows, strict=True):
+            assert len(mine.exponents) >= len(theirs.exponents), name
+            assert len(mine.residual_exponents) >= len(theirs.residual_exponents), name
+        assert best.layers[name].anchor == layer.anchor
+
+
+def test_another_budget_takes_up_what_was_measured(case: Case, found: Planning, journal: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(journal, tmp_path / "copy")
+    ran: list[str] = []
+    config = dataclasses.replace(CONFIG, budgets=(0.9, 1.3))
+    more = plan(*case, config, journal=folder, progress=lambda what, *_: ran.append(what))
+    assert not any(what.startswith(("sensitivities", "uniform", "cost 1.30")) for what in ran)
+    assert any(what.startswith("cost 0.90") for what in ran)
+    assert len(list(folder.glob("*.json"))) == 1
+    assert more.candidates[0] == found.candidates[0]
+
+
 def test_a_planner_that_was_stopped_goes_on(case: Case, found: Planning, tmp_path: Path) -> None:
     class StoppedError(Exception):
         pass
