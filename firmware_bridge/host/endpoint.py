@@ -11,14 +11,13 @@ import enum
 from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
-from itertools import count
-from typing import Any, Final, TypeVar, assert_never
+from typing import Any, TypeVar, assert_never
 
 from firmware_bridge import limits
 from firmware_bridge.errors import BridgeError, LinkError, PeerError, RemoteProtocolError, SessionLost
 from firmware_bridge.host import operations
-from firmware_bridge.host.answers import refusal_error
-from firmware_bridge.host.task import Answer, Ask, Operation, Post, Release, Task
+from firmware_bridge.host.task import Ask, Operation, Task
+from firmware_bridge.host.tasks import ANSWER_MEND, Tasks
 from firmware_bridge.info import DeviceInfo
 from firmware_bridge.jobs import JobEvent, JobRequest
 from firmware_bridge.tracker import JobTracker
@@ -30,10 +29,6 @@ from firmware_bridge.wire.session import Lost, Opened, random_epoch
 from firmware_bridge.wire.states import Ending, Role
 
 T = TypeVar("T")
-
-ANSWER_MEND: Final = "check that the device's supervisor runs, and that both ends use the same port and baud rate"
-_NOTES: Final = 8
-"""Notes that a caller has not read, at which its task waits for it."""
 
 
 class Stage(enum.Enum):
@@ -78,28 +73,25 @@ class HostEndpoint:
         """Why no session could be had the last time that it was given up."""
         self.outages = 0
         self._connect_timeout = connect_timeout
-        self._numbers = count(1)
-        self._tasks: list[Task[Any]] = []
-        self._asks: dict[int, Ask] = {}
+        self._tasks = Tasks(where, self.connection)
+        self._greeting: Task[DeviceInfo] | None = None
         self._log: deque[str] = deque(maxlen=limits.LOG_KEPT)
         self._failure: BridgeError | None = None
         self._link_error: LinkError | None = None
         self._unconnected_since: float | None = None
         self._acknowledged = -1
-        self._progressed_at = 0.0
 
     # ------------------------------------------------------------------ what callers ask for
 
     def start(self, make: Callable[[Ask], Operation[T]], lane: str = "") -> Task[T]:
         """Begin an operation as soon as there is a session; its task says how it ends."""
         task = Task(make, lane)
-        self._tasks.append(task)
+        self._tasks.add(task)
         return task
 
     def drop(self, task: Task[Any]) -> None:
         """Nobody wants this any more."""
-        if task in self._tasks:
-            self._end(task, None, LinkError("given up by the caller", where=self.where))
+        self._tasks.end(task, LinkError("given up by the caller", where=self.where))
 
     def submit(self, job: JobRequest) -> Task[None]:
         """Hand a job over. LocalProtocolError: its id is in flight, or too many are."""
@@ -123,13 +115,12 @@ class HostEndpoint:
     @property
     def is_idle(self) -> bool:
         """No task waits, and no job is in flight."""
-        return not self._tasks and not self.tracker.in_flight()
+        return self._tasks.is_empty and not self.tracker.in_flight()
 
     @property
     def is_flushed(self) -> bool:
         """Nothing that was asked for waits to be sent."""
-        waits = any(isinstance(task.want, Post) or task.operation is None for task in self._tasks)
-        return self.connection.session.sending.idle and not waits
+        return self.connection.session.sending.idle and self._tasks.is_sent
 
     @property
     def failure(self) -> BridgeError | None:
@@ -145,13 +136,13 @@ class HostEndpoint:
             self._open(now)
             happened = True
         if self._acknowledged != (acknowledged := self.connection.session.sending.acknowledged):
-            self._acknowledged, self._progressed_at = acknowledged, now
+            self._acknowledged, self._tasks.progressed_at = acknowledged, now
             happened = True
         return self._run_tasks(now) or happened
 
     def deadline(self) -> float | None:
         """The time at which to call `process` even if nothing arrives before; None: never."""
-        times = [due for task in self._tasks if (due := self._due(task)) is not None]
+        times = self._tasks.deadlines()
         if self._unconnected_since is not None:
             times.append(self._unconnected_since + self._connect_timeout)
         due = self.connection.deadline()
@@ -174,8 +165,7 @@ class HostEndpoint:
         self.outage = error
         self.outages += 1
         self.connection.session.close()
-        for task in list(self._tasks):
-            self._end(task, None, error)
+        self._tasks.end_all(error)
 
     # ------------------------------------------------------------------ sessions
 
@@ -193,9 +183,9 @@ class HostEndpoint:
             match event:
                 case Opened():
                     self.stage = Stage.GREETING
-                    self._progressed_at = now
-                    greeting = Task(operations.greet, is_greeting=True)
-                    self._tasks.insert(0, greeting)
+                    self._tasks.progressed_at = now
+                    self._greeting = Task(operations.greet)
+                    self._tasks.put_first([self._greeting])
                 case Lost():
                     self._lost(now, event)
                 case Received(message):
@@ -220,8 +210,10 @@ class HostEndpoint:
 
     def _lost(self, now: float, lost: Lost) -> None:
         """The session is over: its requests are begun anew in the next."""
-        self._asks.clear()
-        self._tasks = [task for task in self._tasks if not task.is_greeting]
+        self._tasks.forget_requests()
+        if self._greeting is not None:
+            self._tasks.discard(self._greeting)
+            self._greeting = None
         if self.stage is Stage.FAILED:
             return
         was_ready = self.stage is Stage.READY
@@ -233,12 +225,7 @@ class HostEndpoint:
         if lost.why is Ending.UNTRUSTED:
             self._give_up(PeerError(lost.detail, where=self.where))
             return
-        for task in list(self._tasks):
-            if task.operation is not None:
-                task.forget_session()
-                task.restarts += was_ready
-                if task.restarts > limits.RECONNECTIONS:
-                    self._end(task, None, SessionLost(lost.why.value, where=self.where, mend=ANSWER_MEND))
+        self._tasks.begin_anew(lost.why.value, was_ready=was_ready)
         self._unconnected_since = None if self.is_idle else self._unconnected_since or now
 
     def _give_up(self, error: BridgeError) -> None:
@@ -250,14 +237,25 @@ class HostEndpoint:
         self._unconnected_since = None
         self.outage = error
         self.outages += 1
-        for task in list(self._tasks):
-            self._end(task, None, error)
+        self._tasks.end_all(error)
+
+    def _run_tasks(self, now: float) -> bool:
+        """Go on with what the stage allows. Whether anything happened."""
+        happened = False
+        if self.stage is Stage.GREETING:
+            assert self._greeting is not None
+            happened = self._tasks.run(now, only=self._greeting)
+            if self._greeting.is_done:
+                self._greeted(self._greeting, now)
+        if self.stage is Stage.READY:
+            happened = self._tasks.run(now) or happened
+        return happened
 
     def _greeted(self, task: Task[DeviceInfo], now: float) -> None:
+        self._greeting = None
         if task.error is not None:
-            self._give_up(
-                task.error if isinstance(task.error, BridgeError) else LinkError(str(task.error), where=self.where)
-            )
+            error = task.error
+            self._give_up(error if isinstance(error, BridgeError) else LinkError(str(error), where=self.where))
             return
         info = task.outcome()
         if self.info is not None and info.device_id != self.info.device_id:
@@ -268,10 +266,8 @@ class HostEndpoint:
         self.stage = Stage.READY
         self.sessions += 1
         self._unconnected_since = None
-        self._progressed_at = now
-        waiting = {id(task) for task in self._tasks}
-        again = [self._resubmission(job) for job in self.tracker.accepted()]
-        self._tasks = again + [task for task in self._tasks if id(task) in waiting and task not in again]
+        self._tasks.progressed_at = now
+        self._tasks.put_first([self._resubmission(job) for job in self.tracker.accepted()])
 
     # ------------------------------------------------------------------ jobs
 
@@ -296,125 +292,13 @@ class HostEndpoint:
         task.restarts = -(1 << 30)  # a job under way is never given up for reconnections
         return task
 
-    # ------------------------------------------------------------------ tasks
+    # ------------------------------------------------------------------ messages
 
     def _receive(self, message: messages.Message, now: float) -> None:
-        self._progressed_at = now
+        self._tasks.progressed_at = now
         if isinstance(message, messages.DeviceLog):
             self._log.append(message.text)
         elif isinstance(message, messages.Event):
             self.tracker.receive(message)
-        elif isinstance(message, messages.Refused) and message.request == 0:
-            for ask in self._asks.values():  # it could not read one of our messages: all that wait may be meant
-                ask.answers.append(message)
-        elif isinstance(message, messages.Reply) and message.request in self._asks:
-            self._asks[message.request].answers.append(message)
-
-    def _run_tasks(self, now: float) -> bool:
-        happened = False
-        lanes = {task.lane for task in self._tasks if task.holds_lane and task.lane}
-        for task in list(self._tasks):
-            if self.stage is not Stage.READY and not (self.stage is Stage.GREETING and task.is_greeting):
-                continue
-            if task.operation is None:
-                if task.lane in lanes:
-                    continue
-                self._begin(task, now)
-                happened = True
-            happened = self._advance(task, now) or happened
-            if task.lane and task.holds_lane and not task.is_done:
-                lanes.add(task.lane)
-        return happened
-
-    def _begin(self, task: Task[Any], now: float) -> None:
-        task.ask = Ask(next(self._numbers), task.notes)
-        self._asks[task.ask.number] = task.ask
-        task.operation = task.make(task.ask)
-        task.holds_lane = bool(task.lane)
-        task.since = now
-        self._resume(task, None)
-
-    def _advance(self, task: Task[Any], now: float) -> bool:
-        """Go on with a task as far as it goes."""
-        happened = False
-        while not task.is_done and self._step(task):
-            task.since = now
-            happened = True
-        due = self._due(task)
-        if not task.is_done and due is not None and now >= due:
-            what = "to take more" if isinstance(task.want, Post) else "to answer"
-            timeout = due - max(task.since, self._progressed_at)
-            self._throw(
-                task, LinkError(f"waited {timeout:g} s for the device {what}", where=self.where, mend=ANSWER_MEND)
-            )
-            happened = True
-        return happened
-
-    def _step(self, task: Task[Any]) -> bool:
-        """One step of a task; False: it has to wait."""
-        if len(task.notes) >= _NOTES or task.ask is None:
-            return False
-        match task.want:
-            case Post(message):
-                return self._post(task, message)
-            case Answer():
-                return self._answer(task, task.ask)
-            case Release():
-                task.holds_lane = False
-                self._resume(task, None)
-                return True
-            case None:
-                return False
-            case _:
-                assert_never(task.want)
-
-    def _post(self, task: Task[Any], message: messages.HostMessage) -> bool:
-        if self.connection.room == 0 or self.connection.session.sending.waiting >= limits.BACKLOG:
-            return False
-        try:
-            self.connection.send(message)
-        except BridgeError as error:
-            self._throw(task, error)
-        else:
-            self._resume(task, None)
-        return True
-
-    def _answer(self, task: Task[Any], ask: Ask) -> bool:
-        if not ask.answers:
-            return False
-        reply = ask.answers.popleft()
-        if isinstance(reply, messages.Refused):
-            self._throw(task, refusal_error(reply, self.where))
-        else:
-            self._resume(task, reply)
-        return True
-
-    def _due(self, task: Task[Any]) -> float | None:
-        if isinstance(task.want, Post | Answer):
-            return max(task.since, self._progressed_at) + task.want.timeout
-        return None
-
-    def _resume(self, task: Task[Any], value: object) -> None:
-        assert task.operation is not None
-        self._go_on(task, partial(task.operation.send, value))
-
-    def _throw(self, task: Task[Any], error: BaseException) -> None:
-        assert task.operation is not None
-        self._go_on(task, partial(task.operation.throw, error))
-
-    def _go_on(self, task: Task[Any], go: Callable[[], Any]) -> None:
-        try:
-            task.want = go()
-        except StopIteration as stop:
-            self._end(task, stop.value, None)
-        except Exception as error:  # noqa: BLE001  whatever it is, it is the caller's to see, not the loop's
-            self._end(task, None, error)
-
-    def _end(self, task: Task[Any], result: object, error: BaseException | None) -> None:
-        if task.ask is not None:
-            self._asks.pop(task.ask.number, None)
-        task.end(result, error)
-        if task in self._tasks:
-            self._tasks.remove(task)
-        if task.is_greeting:
-            self._greeted(task, self._progressed_at)
+        elif isinstance(message, messages.Reply):
+            self._tasks.receive(message)

@@ -90,7 +90,6 @@ class Task(Generic[T]):
     result: T | None = None
     error: BaseException | None = None
     notes: deque[tuple[Any, ...]] = field(default_factory=deque)
-    is_greeting: bool = False
     restarts: int = 0
     ask: Ask | None = None
     operation: Operation[T] | None = None

@@ -99,6 +99,7 @@ class Session:
         self._unanswered = 0
         self._is_hurried = False
         self._question = (0, 0)  # number of the last PING; packets given out before it
+        self._probe_due = now  # the next one may be asked amid data: the last was answered, or it is lost
 
     # ------------------------------------------------------------------ what the owner calls
 
@@ -221,11 +222,13 @@ class Session:
         """Answers first (the peer measures by them), then data, then questions, then a bare acknowledgement."""
         if self._answers:
             return self._with_acknowledgement(Kind.ACK, self._answers.popleft())
+        if self.sending.wants_probe and self._probe_due <= now and self._question[1] < self.sending.orders:
+            return self._ping(now)
         data = self.sending.next(now)
         if data is not None:
             return self._with_acknowledgement(Kind.DATA, *data)
         if self.sending.wants_probe and self._question[1] < self.sending.orders:
-            return self._ping()
+            return self._ping(now)
         if self._ask_due() <= now:
             return self._ask(now)
         return self._with_acknowledgement(Kind.ACK) if self._owes_ack else None
@@ -246,9 +249,10 @@ class Session:
             return None
         self._unanswered += 1
         self._asked_at = now
-        return self._ping()
+        return self._ping(now)
 
-    def _ping(self) -> bytes:
+    def _ping(self, now: float) -> bytes:
+        self._probe_due = now + self.sending.timeout
         self._question = (self._question[0] % 0xFFFFFFFF + 1, self.sending.orders)
         return self._with_acknowledgement(Kind.PING, self._question[0])
 
@@ -339,6 +343,7 @@ class Session:
         if packet.kind is Kind.ACK:
             if packet.offset and packet.offset == self._question[0]:
                 self.sending.overtaken(self._question[1])
+                self._probe_due = now
             return
         self._owes_ack = True
         if packet.kind is Kind.PING:

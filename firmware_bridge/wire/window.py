@@ -119,7 +119,7 @@ class SendWindow:
 
     @property
     def wants_probe(self) -> bool:
-        """Everything that may be sent is on its way over a line that loses: a question behind it finds its last."""
+        """Something is on its way over a line that loses: the answer to a question behind it tells what was lost."""
         return bool(self._flight) and self.frame_size.is_lossy
 
     def set_rate(self, bytes_per_second: float | None) -> None:
@@ -156,7 +156,7 @@ class SendWindow:
             return
         self._limit = max(self._limit, base + min(credit, limits.WINDOW))
         moved, here = base > self._base, [(base + start, base + end) for start, end in ranges]
-        self._reordering = _REORDERING  # packets by which one may be overtaken and still arrive
+        self._reordering = _REORDERING  # each acknowledgement shows anew how late packets come
         self._told = here[-2][1] if len(here) == limits.MAX_RANGES else self._next
         if moved:
             del self._data[: base - self._base]
@@ -173,12 +173,11 @@ class SendWindow:
             self._land(flight, now)
         if not self._flight:
             self._earliest = _NEVER
-        sure = [flight for flight in arrived if not flight.is_mistaken(now)]  # of others, who knows which sending came
-        if not sure:
+        once = [flight for flight in arrived if flight.attempts == 1 and not flight.lost]
+        if not once:  # of others, who knows which sending came: an early one would condemn all that were sent since
             return
-        newest = max(sure, key=lambda flight: flight.order)
-        if newest.attempts == 1:
-            self._round_trip.sample(now - newest.sent_at)
+        newest = max(once, key=lambda flight: flight.order)
+        self._round_trip.sample(now - newest.sent_at)
         self._pass(newest.order - self._reordering)
 
     def overtaken(self, order: int) -> None:

@@ -88,6 +88,15 @@ def test_a_line_that_gets_quicker_is_measured() -> None:
     assert window.timeout == pytest.approx(0.3625 + 4 * (0.2 + (0.3 - 0.2) / 4))
 
 
+def test_what_was_sent_again_condemns_nothing_when_its_first_sending_comes_late() -> None:
+    window = filled(16)
+    drain(window, 0.0)
+    window.acknowledge(0.1, 0, ranges(*range(4, 12)), limits.WINDOW)
+    assert drain(window, 0.1) == [0, 1, 2, 3]  # 12 to 15 are older than these, and on their way
+    window.acknowledge(0.4, SIZE, ranges(*range(4, 12)), limits.WINDOW)  # 0: which sending of it, nobody knows
+    assert not window.has_lost()
+
+
 def test_what_a_question_has_overtaken_is_lost() -> None:
     window = filled(3)
     window.next(0.0)
