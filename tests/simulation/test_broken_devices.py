@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from edge.device import supervisor
 from edge.device.journal import Outcome
 from edge.device.simulation import Board, SimulatedSupervisor
+from edge.device.trust import Gate
+from firmware_bridge.keys import TrustedKeys
 from firmware_bridge.testing.disk import MemoryDisk
 from firmware_bridge.testing.simulation import simulate
 
@@ -55,6 +58,14 @@ class Credulous(SimulatedSupervisor):
         self._bundles._self_test = lambda *_: None  # type: ignore[method-assign]
 
 
+class Gullible(SimulatedSupervisor):
+    """Takes bundles from anybody."""
+
+    def __init__(self, *arguments: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments)
+        self._bundles._gate = Gate(TrustedKeys(Path("/nonexistent")), "simulated")
+
+
 class Muddled(SimulatedSupervisor):
     """Mixes up results."""
 
@@ -79,6 +90,6 @@ class Careless(SimulatedSupervisor):
             super().__init__(*arguments)
 
 
-@pytest.mark.parametrize("kind", [Forgetful, Repeating, Credulous, Muddled, Stubborn, Careless])
+@pytest.mark.parametrize("kind", [Forgetful, Repeating, Credulous, Gullible, Muddled, Stubborn, Careless])
 def test_a_device_that_breaks_a_promise_is_found(kind: type[SimulatedSupervisor]) -> None:
     assert any(simulate(Board(kind), seed).violations for seed in range(SEEDS))

@@ -12,6 +12,8 @@ from math import prod
 from pathlib import Path
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 import boards
 from boards.errors import KitError
 from edge.bundle import (
@@ -35,7 +37,8 @@ from edge.device.store import bundle_folder
 from edge.device.supervisor import Supervisor
 from edge.device.surroundings import Clock, Surroundings
 from firmware_bridge.jobs import JobRequest, Result
-from firmware_bridge.keys import TrustedKeys
+from firmware_bridge.keys import PublicKey, TrustedKeys
+from firmware_bridge.release import Release, sign
 from firmware_bridge.testing.disk import MemoryDisk
 from firmware_bridge.testing.simulation import Bundle, Nature
 
@@ -46,9 +49,24 @@ SNAPSHOT_SECONDS: Final = 0.2
 _BORN: Final = 1_700_000_000.0
 """Unix time at the beginning of a run."""
 _NOWHERE: Final = Path("/nonexistent/keys")
-"""Nobody signs here, as nobody has provisioned a key."""
+_SIGNER: Final = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"the site's key").digest())
+_STRANGER: Final = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"another key").digest())
 _SIZES: Final = (500, 4_000, 16_000)
 _FILE_NAMES: Final = {"program": "program.pte", "engine": "modiff-engine", "golden": "golden.f32"}
+
+
+class ProvisionedKeys(TrustedKeys):
+    """The site's key, which every device was given before the run."""
+
+    is_provisioned = True
+
+    def __init__(self) -> None:
+        super().__init__(_NOWHERE)
+        self._keys = [PublicKey(_SIGNER.public_key().public_bytes_raw(), "site")]
+
+    def listed(self) -> list[PublicKey]:
+        """That key."""
+        return self._keys
 
 
 class SimulatedSupervisor(Supervisor):
@@ -73,7 +91,7 @@ class SimulatedSupervisor(Supervisor):
             return self._engine
 
         clocks = Clock(clock, lambda: _BORN + clock())
-        on = Surroundings(disk, Identity(disk, new_id), TrustedKeys(_NOWHERE), start_engine, clocks)
+        on = Surroundings(disk, Identity(disk, new_id), ProvisionedKeys(), start_engine, clocks)
         super().__init__(board(), on, snapshot_seconds=SNAPSHOT_SECONDS)
 
     def advance(self, now: float) -> float | None:
@@ -119,6 +137,23 @@ class Board:
         parts = {"program": made, "engine": b"an engine", "golden": golden}
         text = _manifest(nature, parts, test).to_bytes()
         return Bundle(hashlib.sha256(text).hexdigest(), (*parts.values(), text), nature)
+
+    def release(self, bundle: Bundle, version: int) -> bytes:
+        """Signed with the site's key; of a bundle that is untrusted, in one of five wrong ways, by its id."""
+        good = Release(bundle.bundle_id, board().name, version)
+        if bundle.nature is not Nature.UNTRUSTED:
+            return sign(good, _SIGNER)
+        match int(bundle.bundle_id, 16) % 5:
+            case 0:
+                return b""
+            case 1:
+                return sign(good, _STRANGER)
+            case 2:
+                return sign(replace(good, board="another"), _SIGNER)
+            case 3:
+                return sign(replace(good, bundle_id="0" * 64), _SIGNER)
+            case _:
+                return sign(replace(good, version=1), _SIGNER)  # every device has had a first release
 
     def job(self, chance: random.Random, job_id: str) -> JobRequest:
         """A job of 12, 9 or 2 steps."""
@@ -211,8 +246,9 @@ def _faults(disk: MemoryDisk, bundle_id: str, trust: Trust) -> list[str]:
         for file in manifest.files
         if disk.size(f"{bundle_folder(bundle_id)}/{file.name}") != file.bytes
     ]
-    if manifest.name == Nature.REFUSED.name.lower():
-        found.append(f"kept, though {Nature.REFUSED.value}")
+    never = {each.name.lower(): each for each in (Nature.REFUSED, Nature.UNTRUSTED)}
+    if manifest.name in never:
+        found.append(f"kept, though {never[manifest.name].value}")
     if manifest.name == Nature.FATAL.name.lower() and trust is Trust.GOOD:
         found.append(f"proved, though {Nature.FATAL.value}")
     return found

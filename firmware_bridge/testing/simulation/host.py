@@ -25,6 +25,12 @@ from firmware_bridge.wire.messages import RefusalCode
 _RETRY = 0.5
 """Seconds after which something that the device could not do is tried again."""
 
+_REFUSALS: Final = {
+    Nature.REFUSED: frozenset({RefusalCode.SELF_TEST}),
+    Nature.UNTRUSTED: frozenset({RefusalCode.UNTRUSTED, RefusalCode.DOWNGRADE}),
+}
+"""How bundles that must not run are refused."""
+
 _PASSING: Final = frozenset(
     {RefusalCode.BUSY, RefusalCode.NO_ACTIVE_BUNDLE, RefusalCode.UNKNOWN_BUNDLE, RefusalCode.HASH_MISMATCH}
 )
@@ -37,6 +43,7 @@ class Queue:
     Args:
         work: what there is to do.
         deployed: bundles that are done, activated or refused.
+        version: of the next release.
         accepted: jobs that the device has taken.
         ends: how each ended job ended.
         violations: promises that were broken.
@@ -44,6 +51,7 @@ class Queue:
 
     work: Work
     deployed: int = 0
+    version: int = 1
     accepted: set[str] = field(default_factory=set)
     ends: dict[str, Result | Failure] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
@@ -66,6 +74,7 @@ class HostProcess:
     Args:
         where: the line's name.
         queue: what outlives it.
+        release: signs a bundle as a version.
         epoch: draws session epochs.
         bytes_per_second: line rate where it is known.
     """
@@ -74,11 +83,13 @@ class HostProcess:
         self,
         where: str,
         queue: Queue,
+        release: Callable[[Bundle, int], bytes],
         epoch: Callable[[], int],
         bytes_per_second: float | None,
     ) -> None:
         self.endpoint = HostEndpoint(where, connect_timeout=5.0, epoch=epoch, bytes_per_second=bytes_per_second)
         self._queue = queue
+        self._release = release
         self._submissions: dict[str, Task[None]] = {}
         self._deployment: Task[Any] | None = None
         self._uploaded = 0  # blobs of the bundle at hand
@@ -120,7 +131,8 @@ class HostProcess:
             return
         bundle = queue.work.bundles[number]
         if self._uploaded == len(bundle.blobs):
-            self._deployment = self.endpoint.start(operations.activate(bytes.fromhex(bundle.bundle_id), b""))
+            release = self._release(bundle, queue.version)
+            self._deployment = self.endpoint.start(operations.activate(bytes.fromhex(bundle.bundle_id), release))
         else:
             blob = bundle.blobs[self._uploaded]
             source = Source(hashlib.sha256(blob).hexdigest(), blob)
@@ -130,17 +142,22 @@ class HostProcess:
     def _deployed(self, task: Task[Any], bundle: Bundle, now: float) -> None:
         """A blob is there, or the bundle is active, or refused; or something went wrong, and all begins anew."""
         self._deployment = None
-        is_refused = isinstance(task.error, DeviceRefused) and task.error.code == RefusalCode.SELF_TEST
+        code = task.error.code if isinstance(task.error, DeviceRefused) else None
+        is_refused = any(code in codes for codes in _REFUSALS.values())
         if task.error is None and self._uploaded < len(bundle.blobs):
             self._uploaded += 1
             return
         self._uploaded = 0
+        self._queue.version += task.error is None or is_refused
+        if code == RefusalCode.DOWNGRADE and bundle.nature is not Nature.UNTRUSTED:
+            self._not_before["deploy"] = now + _RETRY  # it was active once, and was gone back from: released anew
+            return
         if task.error is not None and not is_refused:
             self._retry("deploy", task.error, now)
             return
         self._queue.deployed += 1
-        if is_refused != (bundle.nature is Nature.REFUSED):
-            what = "was refused" if is_refused else "was activated"
+        if not (code in _REFUSALS[bundle.nature] if bundle.nature in _REFUSALS else task.error is None):
+            what = f"was refused ({code})" if is_refused else "was activated"
             self._queue.violations.append(f"bundle {bundle.bundle_id[:12]} {what}: {bundle.nature.value}")
 
     # ------------------------------------------------------------------ jobs

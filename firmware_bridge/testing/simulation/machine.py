@@ -18,6 +18,7 @@ class Nature(enum.Enum):
 
     GOOD = "it runs"
     REFUSED = "it fails its self-test"
+    UNTRUSTED = "it runs, but nobody whom the device trusts has released it for it"
     FATAL = "it passes its self-test, and takes the device down in every job"
 
 
@@ -48,6 +49,14 @@ class Machine(Protocol):
 
     def bundle(self, chance: random.Random, nature: Nature) -> Bundle:
         """Draw a bundle; all bundles of a run take the same jobs."""
+
+    def release(self, bundle: Bundle, version: int) -> bytes:
+        """The signed statement that goes with a bundle; of one that is UNTRUSTED, one that must not do.
+
+        Args:
+            bundle: that is to run.
+            version: its place in the order of releases, 1 or more.
+        """
 
     def job(self, chance: random.Random, job_id: str) -> JobRequest:
         """Draw a job that every bundle takes."""

@@ -13,7 +13,7 @@ from firmware_bridge.testing.simulation.machine import Bundle, Machine, Nature
 HEALED_AT = 24.0
 """Virtual seconds after which nothing goes wrong any more."""
 _FIRST = (*(Nature.GOOD,) * 11, Nature.FATAL)
-_LATER = (Nature.GOOD, Nature.GOOD, Nature.REFUSED, Nature.FATAL)
+_LATER = (Nature.GOOD, Nature.GOOD, Nature.REFUSED, Nature.UNTRUSTED, Nature.FATAL)
 _DEADLINES = 0.1
 """Share of jobs that have one."""
 _PREVIEWS = 0.2

@@ -204,7 +204,7 @@ class Station:
 
     def _new_host(self) -> HostProcess:
         rate = self._faults.bytes_per_second
-        return HostProcess(self._name, self.queue, self._epoch, rate)
+        return HostProcess(self._name, self.queue, self._machine.release, self._epoch, rate)
 
     def _epoch(self) -> int:
         return self._chance.randrange(1, 2**32)
