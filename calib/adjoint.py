@@ -111,6 +111,7 @@ def sweep(
     layers: Sequence[str],
     points: Sequence[str] = (),
     probes: int = 8,
+    batch: int = 4,
     progress: Callable[[int, int], None] | None = None,
 ) -> Sweep:
     """Run the float sampler forwards and backwards once.
@@ -118,15 +119,72 @@ def sweep(
     Args:
         model: the float model.
         sampler: its tables.
-        seeds: of the noise; they run together.
+        seeds: of the noise.
         layers: names of linear layers.
         points: names of modules that return one float tensor.
-        probes: random directions; the gains' relative error is about ``sqrt(2 / (probes * seeds))``.
+        probes: random directions a seed; the gains' relative error is about ``sqrt(2 / (probes * seeds))``.
+        batch: seeds that run together; the memory is theirs.
         progress: called with (steps done, steps in all), both directions counted.
     """
+    parts = []
+    lots = [range(first, min(first + batch, len(seeds))) for first in range(0, len(seeds), batch)]
+    for number, lot in enumerate(lots):
+        shifted = None if progress is None else _shifted(progress, 2 * sampler.steps, number, len(lots))
+        some = [seeds[k] for k in lot]
+        parts.append(
+            _sweep_some(model, sampler, some, lot.start, layers=layers, points=points, probes=probes, progress=shifted)
+        )
+    return _joined(parts)
+
+
+def _shifted(progress: Callable[[int, int], None], steps: int, before: int, lots: int) -> Callable[[int, int], None]:
+    """Progress of one lot as progress of all."""
+    return lambda done, _: progress(before * steps + done, lots * steps)
+
+
+def _joined(parts: Sequence[Sweep]) -> Sweep:
+    """The sweeps of several lots of seeds as one of all."""
+    counts = [len(part.images) for part in parts]
+
+    def mean(gains: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.stack([count * gain for count, gain in zip(counts, gains, strict=True)]).sum(0) / sum(counts)
+
+    def joined(layers: Sequence[LayerSweep]) -> LayerSweep:
+        return LayerSweep(
+            layers[0].macs,
+            layers[0].inputs,
+            layers[0].outputs,
+            mean([layer.input_gain for layer in layers]),
+            mean([layer.output_gain for layer in layers]),
+            torch.stack([layer.largest_change for layer in layers]).amax(0),
+            torch.cat([layer.samples for layer in layers], 1),
+        )
+
+    first = parts[0]
+    return Sweep(
+        torch.cat([part.images for part in parts]),
+        {name: joined([part.layers[name] for part in parts]) for name in first.layers},
+        mean([part.step_gain for part in parts]),
+        {name: torch.cat([part.projections[name] for part in parts], 1) for name in first.projections},
+        first.point_elements,
+    )
+
+
+def _sweep_some(
+    model: PretrainedModel,
+    sampler: Sampler,
+    seeds: Sequence[int],
+    first: int,
+    *,
+    layers: Sequence[str],
+    points: Sequence[str],
+    probes: int,
+    progress: Callable[[int, int], None] | None,
+) -> Sweep:
+    """``sweep`` of seeds that run together, after ``first`` others."""
     steps = sampler.steps
     with torch.no_grad():
-        run = _forwards(model, sampler, seeds, layers=layers, points=points, progress=progress)
+        run = _forwards(model, sampler, seeds, first, layers=layers, points=points, progress=progress)
     count = run.images[0].numel()
     result = Sweep(
         run.images,
@@ -136,8 +194,8 @@ def sweep(
         {name: run.outputs[name][0][0].numel() for name in points},
     )
     traces = {name: torch.stack([y.flatten(1) for y in run.outputs.pop(name)], 1) for name in points}
-    shape = (probes * len(seeds), *model.sample_shape)
-    vectors = noise_batch(range(PROBE_SEED, PROBE_SEED + shape[0]), model.sample_shape).reshape(probes, -1, *shape[1:])
+    directions = range(PROBE_SEED + probes * first, PROBE_SEED + probes * (first + len(seeds)))
+    vectors = noise_batch(directions, model.sample_shape).reshape(-1, probes, *model.sample_shape).transpose(0, 1)
     adjoints = [[vector / count**0.5, *(torch.zeros_like(vector),) * 2] for vector in vectors]
     for i in reversed(range(steps)):
         with torch.enable_grad(), _taps(model.denoiser, layers, points) as taps:
@@ -169,13 +227,14 @@ def _forwards(
     model: PretrainedModel,
     sampler: Sampler,
     seeds: Sequence[int],
+    first: int,
     *,
     layers: Sequence[str],
     points: Sequence[str],
     progress: Callable[[int, int], None] | None,
 ) -> _Run:
     modules = dict(model.denoiser.named_modules())
-    conditions = condition_inputs(model.denoiser, model.example_conditions(len(seeds)), len(seeds))
+    conditions = condition_inputs(model.denoiser, model.example_conditions(len(seeds), first), len(seeds))
     run = _Run(seeds, conditions)
     previous: dict[str, torch.Tensor] = {}
 

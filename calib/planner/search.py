@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,20 +21,18 @@ import torch
 from calib.adjoint import Sweep, sweep
 from calib.errors import CalibrationError
 from calib.evaluate.metrics import pixels_within, psnr
-from calib.modulated import ModulatedModel, modulate
+from calib.modulated import modulate
 from calib.noise import noise_batch
-from calib.observe import observe
 from calib.plan import Plan, PointPlan
 from calib.planner.candidate import Candidate, front, full_steps, passes_of, planned, state_bytes
 from calib.planner.config import PlannerConfig
+from calib.planner.exponents import exponents_under, least_exponents, never_lags
 from calib.planner.passes import LayerPasses, buy_passes, fit_state
 from calib.planner.progress import Journal, digest_of
 from calib.planner.regions import Region, find_regions
 from calib.planner.schedule import Levels, Schedule, ScheduleSearch, live_steps
-from calib.reuse import ReusePoint
 from calib.samplers import build_sampler
 from calib.sampling import Denoiser, sample, start_generation
-from calib.scales import choose_exponents
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -239,42 +237,18 @@ class _Planner:
     def _exponents(
         self, title: str, points: Mapping[str, PointPlan], live: Mapping[str, list[int]]
     ) -> dict[str, tuple[int, ...]]:
-        """By layer, the exponent of one pass a step, for changes from one live step to the next.
-
-        They reach what was observed on a few seeds under the schedule, and at least what the calibration, which saw
-        more seeds, takes from one step to the next.
-        """
-        rows = {name: self.calibration.plan.layers[name].rows for name in self.names}
-        least = {name: tuple(max(row.exponents[:1], default=0) for row in rows[name]) for name in self.names}
-        everywhere = all(len(steps) == self.sampler.steps for steps in live.values())
-        if not points and everywhere and all(row.exponents for layer in rows.values() for row in layer):
-            return least
+        """By layer, the exponent of one pass a step, as ``exponents_under`` finds them, or found before."""
+        calibration = self.calibration
+        if not points and never_lags(calibration.plan, live):
+            return least_exponents(calibration)
         key = digest_of([{name: point.table().tolist() for name, point in points.items()}, dict(live)])
-        seen = self.journal.remember("exponents", key, lambda: self._observe(title, points, live))
-        return {name: tuple(map(max, seen[name], least[name])) for name in self.names}
 
-    def _observe(
-        self, title: str, points: Mapping[str, PointPlan], live: Mapping[str, list[int]]
-    ) -> dict[str, list[int]]:
-        """The exponents that some of the calibration's seeds need under a schedule."""
-        config = self.calibration.config
-        observations = observe(
-            self.model,
-            self.sampler,
-            self.names,
-            config.observed_seeds[: self.config.observed_seeds],
-            batch=config.batch,
-            progress=lambda done, total: self.tell(f"observe, {title}", done, total),
-            denoiser=ModulatedModel(
-                self.model.denoiser, {}, {name: ReusePoint(point) for name, point in points.items()}
-            ),
-            live=live,
-        )
-        layers = self.calibration.layers
-        return {
-            name: list(choose_exponents(seen, layers[name].step, layers[name].lattice_bits, config.changes))
-            for name, seen in observations.items()
-        }
+        def look() -> dict[str, tuple[int, ...]]:
+            seeds = calibration.config.observed_seeds[: self.config.observed_seeds]
+            tell = partial(self.tell, f"observe, {title}")
+            return exponents_under(self.model, self.sampler, calibration, points, live, seeds=seeds, progress=tell)
+
+        return {name: tuple(found) for name, found in self.journal.remember("exponents", key, look).items()}
 
     def _measure(self, title: str, made: Plan) -> Candidate:
         """Run a plan on the verification seeds, or recall its run."""

@@ -54,6 +54,18 @@ def image_with(case: Case, name: str, change: Callable[[torch.Tensor], torch.Ten
             handle.remove()
 
 
+def test_lots_of_seeds_are_swept_as_all_together(case: Case) -> None:
+    model, sampler, seen = case
+    parts = sweep(model, sampler, SEEDS, layers=[LAYER], points=[POINT], probes=PROBES, batch=1)
+    assert torch.allclose(parts.images, seen.images, rtol=0.01, atol=0.01 * float(seen.images.abs().max()))
+    assert torch.allclose(parts.step_gain, seen.step_gain, rtol=0.02)
+    assert torch.allclose(parts.layers[LAYER].input_gain, seen.layers[LAYER].input_gain, rtol=0.02)
+    assert torch.allclose(parts.layers[LAYER].output_gain, seen.layers[LAYER].output_gain, rtol=0.02)
+    assert torch.allclose(parts.layers[LAYER].distance, seen.layers[LAYER].distance, rtol=0.02, atol=1e-5)
+    scale = float(seen.projections[POINT].abs().max())
+    assert torch.allclose(parts.projections[POINT], seen.projections[POINT], rtol=0, atol=0.02 * scale)
+
+
 def test_the_forward_half_is_the_sampler(case: Case) -> None:
     model, sampler, seen = case
     expected = sample(model.denoiser, sampler, start_generation(sampler, noise_batch(SEEDS, model.sample_shape)))
