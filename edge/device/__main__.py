@@ -46,6 +46,12 @@ def main(
         ),
     ],
     board: Annotated[str, typer.Option(envvar="EDGE_DEVICE_BOARD", help="What this board is: a name or a .toml file.")],
+    certificates: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="EDGE_TLS", help="For tls: folder of ca.pem, device.pem, device.key; default: tls in the device's."
+        ),
+    ] = None,
     baud: Annotated[int | None, typer.Option(help="Bits a second; the board's own rate if not given.")] = None,
     engine_prefix: Annotated[str, typer.Option(help="Words before the engine's command, e.g. an emulator's.")] = "",
     trust_on_first_use: Annotated[
@@ -71,7 +77,7 @@ def main(
         prefix = tuple(shlex.split(engine_prefix))
         supervisor = _start(root, board, prefix, trust_on_first_use=trust_on_first_use)
         try:
-            _serve(supervisor, port, baud, stopping)
+            _serve(supervisor, port, certificates or root / "tls", baud, stopping)
             is_well = supervisor.is_well()
         finally:
             supervisor.close()
@@ -104,12 +110,12 @@ def _start(root: Path, board: str, prefix: tuple[str, ...], *, trust_on_first_us
     return supervisor
 
 
-def _serve(supervisor: Supervisor, port: str, baud: int | None, stopping: threading.Event) -> None:
+def _serve(supervisor: Supervisor, port: str, certificates: Path, baud: int | None, stopping: threading.Event) -> None:
     """Keep the link open. It may fail at the first opening (exit 8); after that, cables come and go."""
     from firmware_bridge.link.tls import LISTEN  # noqa: PLC0415
 
     if port.startswith(LISTEN):
-        _serve_network(supervisor, port, stopping)
+        _serve_network(supervisor, port, certificates, stopping)
         return
     from edge.device.service import ServiceManager  # noqa: PLC0415
     from firmware_bridge.errors import LinkError, PortError  # noqa: PLC0415
@@ -118,7 +124,7 @@ def _serve(supervisor: Supervisor, port: str, baud: int | None, stopping: thread
     from firmware_bridge.serve import serve  # noqa: PLC0415
     from firmware_bridge.wire.states import Role  # noqa: PLC0415
 
-    name, security = secured(port, Role.DEVICE)
+    name, security = secured(port, Role.DEVICE, certificates)
     rate = baud or supervisor.board.link.baud
     manager = ServiceManager()
     was_open = False
@@ -147,13 +153,13 @@ def _serve(supervisor: Supervisor, port: str, baud: int | None, stopping: thread
         stopping.wait(_REOPEN_SECONDS)
 
 
-def _serve_network(supervisor: Supervisor, url: str, stopping: threading.Event) -> None:
+def _serve_network(supervisor: Supervisor, url: str, certificates: Path, stopping: threading.Event) -> None:
     """Serve the hosts that connect, one at a time; those that cannot prove who they are are sent away."""
     from firmware_bridge.errors import LinkError  # noqa: PLC0415
     from firmware_bridge.link.tls import Listener  # noqa: PLC0415
     from firmware_bridge.serve import serve  # noqa: PLC0415
 
-    with Listener(url) as listener:
+    with Listener(url, certificates) as listener:
         log.info("listening on port %d", listener.port)
         while not stopping.is_set() and supervisor.is_well():
             try:

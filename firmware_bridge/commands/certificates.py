@@ -39,6 +39,6 @@ def device(
     if as_json:
         put_json({"certificate": str(certificate), "key": str(key), "authority": str(folder / "ca.pem")})
         return
-    print(f"copy to the device's folder (EDGE_TLS there): {folder / 'ca.pem'}")
+    print(f"copy to tls in the device's folder (or what EDGE_TLS names there): {folder / 'ca.pem'}")
     print(f"  as device.pem: {certificate}")
     print(f"  as device.key: {key}")

@@ -4,7 +4,7 @@ One authority per site, and a certificate for each host and each device that it 
 
     <config>/tls/ca.pem, ca.key          the authority; its key stays where it was made
     <config>/tls/host.pem, host.key      what this host shows to devices
-    <config>/tls/NAME.pem, NAME.key      what a device shows to hosts: goes to the device as device.pem, device.key
+    <config>/tls/NAME.pem, NAME.key      what a device shows to hosts: there it is tls/device.pem, tls/device.key
 
 `<config>` is the user's configuration folder, or `$EDGE_TLS` in place of `<config>/tls`. Keys are ECDSA P-256, readable
 by their owner alone. Made with the `cryptography` library; the links themselves are Python's `ssl`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,8 +34,8 @@ REPOSITORY = Path(__file__).parents[2]
 class Device:
     """A supervisor process that may be killed and started again on the same line and folder."""
 
-    def __init__(self, root: Path, port: str, certificates: Path | None = None) -> None:
-        self._environment = {**os.environ, **({} if certificates is None else {"EDGE_TLS": str(certificates)})}
+    def __init__(self, root: Path, port: str) -> None:
+        self._environment = {name: value for name, value in os.environ.items() if name != "EDGE_TLS"}
         self._root = root
         self._port = port
         self.log = root.with_suffix(".log")
@@ -67,8 +68,10 @@ class Device:
 def device_on_a_line(root: Path, certificates: Path | None = None) -> Iterator[tuple[Device, str]]:
     """A supervisor and the port to it; with TLS where its certificates are given."""
     tls = "" if certificates is None else "tls://"
+    if certificates is not None:
+        shutil.copytree(certificates, root / "tls")
     with PtyPair() as line:
-        device = Device(root, tls + line.device_path, certificates)
+        device = Device(root, tls + line.device_path)
         try:
             yield device, tls + line.host_path
         finally:

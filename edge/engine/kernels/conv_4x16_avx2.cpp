@@ -1,4 +1,5 @@
-// Built with -mavx2; called only where the CPU has it. maddubs(|q|, sign(w, q)) cannot saturate: 2 * 127 * 127 < 2^15.
+// Built with -mavx2; called only where the CPU has it. maddubs(|w|, sign(q, w)) cannot saturate: 2 * 127 * 127 < 2^15.
+// |w| is formed once for all pixels of a tile.
 #include <immintrin.h>
 
 #include "kernels/conv_tile.h"
@@ -17,11 +18,12 @@ struct MaddubsAvx2 {
       for (int quad = 0; quad < quads; ++quad, weights += kOutputTile * kInputTile) {
         const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights));
         const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights + 32));
+        const __m256i size_low = _mm256_abs_epi8(low);
+        const __m256i size_high = _mm256_abs_epi8(high);
         for (int p = 0; p < P; ++p) {
           const __m256i pixel = _mm256_set1_epi32(load_quad(pixels[p] + quad * kInputTile));
-          const __m256i magnitude = _mm256_abs_epi8(pixel);
-          const __m256i products_low = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(low, pixel));
-          const __m256i products_high = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(high, pixel));
+          const __m256i products_low = _mm256_maddubs_epi16(size_low, _mm256_sign_epi8(pixel, low));
+          const __m256i products_high = _mm256_maddubs_epi16(size_high, _mm256_sign_epi8(pixel, high));
           sums[p][0] = _mm256_add_epi32(sums[p][0], _mm256_madd_epi16(products_low, ones));
           sums[p][1] = _mm256_add_epi32(sums[p][1], _mm256_madd_epi16(products_high, ones));
         }

@@ -169,6 +169,16 @@ def plain(_number: int, body: bytes) -> bytes:
     return (b"\x0b\x00\xa2am\x18\x2cdtextax" * len(body))[: len(body)]
 
 
+def run_again(client: Client, payload: bytes) -> bytes:
+    """A result, once the sessions that were forged already have ended: each of them ends what waits for it."""
+    for number in range(10):
+        try:
+            return client.run(JobRequest(f"after-{number}", "echo", {}, payload), timeout=10).payload
+        except PeerError:
+            continue
+    pytest.fail("no session was had after the forger had gone")
+
+
 class Replayer:
     """Says again what was said first."""
 
@@ -199,7 +209,7 @@ def test_a_forger_on_the_line_reaches_nobody(
         if way == "to_device":
             assert device.started == ["before"]
         forger.is_at_work = False
-        assert client.run(JobRequest("after", "echo", {}, payload)).payload == payload[::-1]
+        assert run_again(client, payload) == payload[::-1]
     finally:
         client.close()
 
