@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TINY_SEED = 7
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the other cores have workers of their own
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell leaves it so to what it starts in the background, and so would the tests to the programs that they start.

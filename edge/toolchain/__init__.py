@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from filelock import FileLock
+
 from edge.cache import cache_folder
 from edge.toolchain.compilation import Compilation, Progress, compile_and_link, resolve_target
 from edge.toolchain.runtime import LIBRARIES, Runtime, find_runtime
@@ -108,7 +110,12 @@ def _cached(cache: Path, work: Compilation, name: str, progress: Progress | None
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as scratch:
+    with (
+        FileLock(cache / "engines.lock"),  # one at a time, each takes all cores; who waited may find it built
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as scratch,
+    ):
+        if folder.is_dir():
+            return folder
         output = Path(scratch) / "output"
         objects = Path(scratch) / "objects"
         output.mkdir()
@@ -117,17 +124,8 @@ def _cached(cache: Path, work: Compilation, name: str, progress: Progress | None
         if runtime is not None:
             for library in LIBRARIES:
                 shutil.copyfile(runtime.library_folder / library, output / library)
-        _publish(output, folder)
-    return folder
-
-
-def _publish(output: Path, folder: Path) -> None:
-    try:
         output.rename(folder)
-    except OSError:
-        # Another process finished the same build first; its result is as good.
-        if not folder.is_dir():
-            raise
+    return folder
 
 
 def _build_key(work: Compilation) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -59,15 +61,19 @@ def test_a_changed_source_builds_anew(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(list((cache / "engines").iterdir())) == 3
 
 
-def test_builds_in_parallel_agree(tmp_path: Path) -> None:
-    """The loser of a race takes the winner's folder."""
-    output, folder = tmp_path / "output", tmp_path / "folder"
-    output.mkdir()
-    (output / "mine").touch()
-    folder.mkdir()
-    (folder / "theirs").touch()
-    toolchain._publish(output, folder)
-    assert [path.name for path in folder.iterdir()] == ["theirs"]
+def test_of_builds_in_parallel_one_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def compile_slowly(_work: object, _objects: Path, program: Path, _progress: object) -> None:
+        compiled.append(program)
+        time.sleep(0.3)
+        program.touch()
+
+    monkeypatch.setattr(toolchain, "compile_and_link", compile_slowly)
+    with ThreadPoolExecutor(2) as pool:
+        built = set(pool.map(lambda _: build_selftest("host", tmp_path), range(2)))
+    assert len(compiled) == len(built) == 1
+    assert built.pop().is_file()
 
 
 @pytest.mark.parametrize(
