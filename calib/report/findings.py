@@ -30,7 +30,7 @@ def findings(result: Evaluation) -> list[Finding]:
     """Everything that this evaluation has the rows for."""
     rows = {row.name: row for row in result.rows}
     found = [
-        _quality(rows),
+        _quality(rows.get("modulated A8 + residual plane"), "with the residual plane"),
         _narrower(rows),
         _over_ordinary(rows),
         _six_over_static(rows),
@@ -48,8 +48,7 @@ def best_rival(row: Row, result: Evaluation) -> Row | None:
     return max(affordable, key=lambda rival: rival.psnr_reference.mean, default=None)
 
 
-def _quality(rows: dict[str, Row]) -> Finding | None:
-    row = rows.get("modulated A8 + residual plane")
+def _quality(row: Row | None, title: str) -> Finding | None:
     if row is None or row.passes is None or row.residual_passes is None:
         return None
     passes = row.passes + row.residual_passes
@@ -60,7 +59,7 @@ def _quality(rows: dict[str, Row]) -> Finding | None:
         and row.within_one.mean >= WITHIN_ONE
     )
     return Finding(
-        f"with the residual plane: at least {FLOOR:g} dB to FP32, {EQUAL_PIXELS:.0%} of the pixels equal and "
+        f"{title}: at least {FLOOR:g} dB to FP32, {EQUAL_PIXELS:.0%} of the pixels equal and "
         f"{WITHIN_ONE:.1%} within one level, at most {MOST_PASSES} passes a step",
         f"{row.psnr.mean:.1f} dB, {row.same_pixels.mean:.1%} equal, {row.within_one.mean:.2%} within one, "
         f"{passes:.2f} passes",
@@ -82,14 +81,15 @@ def _narrower(rows: dict[str, Row]) -> Finding | None:
 
 
 def _over_ordinary(rows: dict[str, Row]) -> Finding | None:
-    modulated = rows.get("modulated A4")
+    modulated = _best(rows, ("modulated A4", "modulated A4, GPTQ"))
     ordinary = _best(rows, ("static A4, min-max", "static A4, MSE", "dynamic A4"))
     if modulated is None or ordinary is None:
         return None
     gain = modulated.psnr_median - ordinary.psnr_median
     return Finding(
         f"4-bit changes are at least {A4_GAIN:g} dB above the best ordinary 4-bit quantization",
-        f"{gain:.1f} dB (median {modulated.psnr_median:.1f} against {ordinary.psnr_median:.1f}, {ordinary.name}; means "
+        f"{gain:.1f} dB (median {modulated.psnr_median:.1f}, {modulated.name}, against {ordinary.psnr_median:.1f}, "
+        f"{ordinary.name}; means "
         f"{modulated.psnr.mean:.1f} and {ordinary.psnr.mean:.1f})",
         gain >= A4_GAIN,
     )
@@ -120,6 +120,9 @@ def _without_compensation(rows: dict[str, Row]) -> list[Finding]:
 
 
 def _plan(row: Row, result: Evaluation) -> Finding | None:
+    """A plan that saves work has fewer float steps for a rival; one that spends more is there for its quality."""
+    if row.full_steps >= row.steps:
+        return _quality(row, row.name)
     rival = best_rival(row, result)
     if rival is None:
         return None

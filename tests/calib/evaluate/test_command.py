@@ -99,6 +99,19 @@ def test_findings_name_the_best_rival_that_costs_no_more(
     assert any("4-bit" in claim for claim in claims)
 
 
+def test_a_plan_that_spends_more_than_its_steps_is_judged_by_its_quality(
+    evaluated: tuple[Evaluation, dict[str, torch.Tensor], Path],
+) -> None:
+    result, _, _ = evaluated
+    plan = result.row("plan small")
+    dear = dataclasses.replace(plan, full_steps=plan.steps + 0.5)
+    rows = tuple(dear if row is plan else row for row in result.rows)
+    (claim,) = (
+        each.claim for each in findings(dataclasses.replace(result, rows=rows)) if each.claim.startswith("plan small")
+    )
+    assert "at least 62 dB to FP32" in claim
+
+
 def test_a_stopped_evaluation_goes_on_where_it_was(
     model: PretrainedModel, evaluated: tuple[Evaluation, dict[str, torch.Tensor], Path]
 ) -> None:
