@@ -25,6 +25,13 @@ def test_no_seed_breaks_a_promise(first: int) -> None:
         assert not outcome.violations, f"{again}\n" + "\n".join(outcome.violations)
 
 
+def test_a_blow_may_take_a_device_back_to_a_bundle_that_ends_every_job() -> None:
+    """Its first job would have shown that, but none came before the next, better bundle was there."""
+    outcome = simulate(Board(), 10553)
+    assert not outcome.violations
+    assert outcome.ends["internal"] == 1
+
+
 def test_a_seed_is_the_same_run_in_every_process() -> None:
     runs = []
     for hashing in ("1", "2"):

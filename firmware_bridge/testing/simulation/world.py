@@ -69,7 +69,9 @@ class Story:
                 return self.falls > 0 and len(bundles) > 1
             case FailureCode.INTERNAL:
                 fatal = [bundle.nature is Nature.FATAL for bundle in bundles]
-                has_no_other = fatal[0] or sum(fatal) > 1  # a bundle that takes the device down is left at once, else
+                # A bundle that takes the device down is left at once, unless no better one stands behind it, or a blow
+                # in the first job of the bundle after it made the device go back to it.
+                has_no_other = fatal[0] or sum(fatal) > 1 or (self.blows > 0 and any(fatal[:-1]))
                 return self.falls >= _FALLS_OF_ONE_JOB and (has_no_other or self.blows > 1)
             case _:
                 return False
