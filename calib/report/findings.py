@@ -81,7 +81,7 @@ def _narrower(rows: dict[str, Row]) -> Finding | None:
 
 
 def _over_ordinary(rows: dict[str, Row]) -> Finding | None:
-    modulated = _best(rows, ("modulated A4", "modulated A4, GPTQ"))
+    modulated = rows.get("modulated A4")  # weights rounded to nearest, as the ordinary ones'
     ordinary = _best(rows, ("static A4, min-max", "static A4, MSE", "dynamic A4"))
     if modulated is None or ordinary is None:
         return None

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from boards.errors import ExitCode
 from firmware_bridge.client import Client
-from firmware_bridge.commands.held import served
 from firmware_bridge.commands.options import AsJson, Baud, Port, Ports, QueueFile, Timeout, people, put_json
+from firmware_bridge.commands.served import served
 from firmware_bridge.errors import BridgeError, PortTaken
 from firmware_bridge.info import DeviceInfo
 from firmware_bridge.link.discover import candidates, named

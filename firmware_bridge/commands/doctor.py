@@ -12,8 +12,8 @@ from typing import Final
 import typer
 
 from firmware_bridge.client import Client
-from firmware_bridge.commands.held import served
 from firmware_bridge.commands.options import AsJson, Baud, Ports, QueueFile, Timeout, people, put_json
+from firmware_bridge.commands.served import served
 from firmware_bridge.errors import BridgeError, PortTaken
 from firmware_bridge.info import AGENT
 from firmware_bridge.link.discover import SECURE, named

@@ -17,7 +17,7 @@ from firmware_bridge import limits
 from firmware_bridge.errors import BridgeError, LinkError, PeerError, RemoteProtocolError, SessionLost
 from firmware_bridge.host import operations
 from firmware_bridge.host.task import Ask, Operation, Task
-from firmware_bridge.host.tasks import ANSWER_MEND, Tasks
+from firmware_bridge.host.task_list import ANSWER_MEND, TaskList
 from firmware_bridge.info import DeviceInfo
 from firmware_bridge.jobs import JobEvent, JobRequest
 from firmware_bridge.tracker import JobTracker
@@ -73,7 +73,7 @@ class HostEndpoint:
         """Why no session could be had the last time that it was given up."""
         self.outages = 0
         self._connect_timeout = connect_timeout
-        self._tasks = Tasks(where, self.connection)
+        self._tasks = TaskList(where, self.connection)
         self._greeting: Task[DeviceInfo] | None = None
         self._log: deque[str] = deque(maxlen=limits.LOG_KEPT)
         self._failure: BridgeError | None = None

@@ -71,7 +71,7 @@ def resolve(port: str, search: Callable[[], Sequence[Candidate]] = candidates) -
     return found[0].path
 
 
-def line(port: str) -> tuple[str, str] | None:
+def secure_line(port: str) -> tuple[str, str] | None:
     """Of a serial line with TLS: (the name that the peer's certificate must have, "" for any; the path); else None."""
     peer, slash, path = port.removeprefix(SECURE).partition("/")
     if not port.startswith(SECURE) or not slash or not path or ":" in peer:

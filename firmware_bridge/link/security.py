@@ -17,7 +17,7 @@ from typing import Final
 
 from firmware_bridge.errors import PortError
 from firmware_bridge.link.certificates import DEVICE, HOST, default_folder
-from firmware_bridge.link.discover import SECURE, line, resolve
+from firmware_bridge.link.discover import SECURE, resolve, secure_line
 from firmware_bridge.wire.secure import Security, words
 from firmware_bridge.wire.states import Role
 
@@ -64,7 +64,7 @@ def secured(port: str, role: Role, folder: Path | None = None) -> tuple[str, Sec
         PortError: "auto" finds none or several; there are no certificates; a device names a peer.
     """
     name = resolve(port)
-    found = line(name)
+    found = secure_line(name)
     if found is None:
         return name, None
     peer, path = found

@@ -219,15 +219,16 @@ class Session:
     # ------------------------------------------------------------------ sending
 
     def _next_in_session(self, now: float) -> bytes | None:
-        """Answers first (the peer measures by them), then data, then questions, then a bare acknowledgement."""
+        """Answers (the peer measures by them), a question that is due, data, other questions, an acknowledgement."""
         if self._answers:
             return self._with_acknowledgement(Kind.ACK, self._answers.popleft())
-        if self.sending.wants_probe and self._probe_due <= now and self._question[1] < self.sending.orders:
+        wants_probe = self.sending.wants_probe and self._question[1] < self.sending.orders
+        if wants_probe and self._probe_due <= now:
             return self._ping(now)
         data = self.sending.next(now)
         if data is not None:
             return self._with_acknowledgement(Kind.DATA, *data)
-        if self.sending.wants_probe and self._question[1] < self.sending.orders:
+        if wants_probe:
             return self._ping(now)
         if self._ask_due() <= now:
             return self._ask(now)

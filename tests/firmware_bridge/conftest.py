@@ -3,6 +3,17 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from firmware_bridge.testing.bench import Bench
+from firmware_bridge.testing.site import Site, make_site
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return make_site(tmp_path_factory.mktemp("site") / "ours")
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return make_site(tmp_path_factory.mktemp("site") / "theirs")
 
 
 @pytest.fixture

@@ -21,20 +21,10 @@ from firmware_bridge.testing.bench import Bench, Order
 from firmware_bridge.testing.device import MemoryDevice
 from firmware_bridge.testing.faulty import Faults
 from firmware_bridge.testing.ptyline import FrameFaults
-from firmware_bridge.testing.site import Site, make_site
+from firmware_bridge.testing.site import Site
 from firmware_bridge.wire import frame, packet
 from firmware_bridge.wire.packet import Kind, Packet
 from firmware_bridge.wire.states import Role
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    return make_site(tmp_path_factory.mktemp("site") / "ours")
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    return make_site(tmp_path_factory.mktemp("site") / "theirs")
 
 
 class Forger:

@@ -3,7 +3,6 @@
 import itertools
 import random
 import ssl
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,118 +12,19 @@ from firmware_bridge import limits
 from firmware_bridge.errors import LocalProtocolError
 from firmware_bridge.testing.faulty import Faults
 from firmware_bridge.testing.pair import End, Pair
-from firmware_bridge.testing.site import Site, make_site
-from firmware_bridge.wire import frame, packet
+from firmware_bridge.testing.site import Site
+from firmware_bridge.wire import frame
 from firmware_bridge.wire import messages as m
-from firmware_bridge.wire.connection import Connection, Received, Unreadable
+from firmware_bridge.wire.connection import Connection, Unreadable
 from firmware_bridge.wire.packet import Kind, Packet
-from firmware_bridge.wire.secure import Security, words
-from firmware_bridge.wire.session import Lost, Opened
+from firmware_bridge.wire.secure import SecureSession, Security, words
 from firmware_bridge.wire.states import Ending, Role
 from firmware_bridge.wire.stream import LENGTH_BYTES, pack
 
+from .talkers import Line, Talker, chunks, ends, with_body
+
 BAD = Faults(loss=0.1, duplication=0.05, reordering=0.1, bit_errors=1e-5, boot_log=0.02)
 REFUSED = {Ending.UNTRUSTED, Ending.VIOLATION}
-
-Change = Callable[[Packet], Packet | None]
-"""What somebody on the line makes of a packet; None: it never arrives."""
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    return make_site(tmp_path_factory.mktemp("site") / "ours")
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    return make_site(tmp_path_factory.mktemp("site") / "theirs")
-
-
-class Talker:
-    """One end that says its messages as soon as it may, and keeps what it hears."""
-
-    def __init__(self, role: Role, security: Security | None, to_say: Sequence[m.Message] = (), epoch: int = 1) -> None:
-        epochs = itertools.count(epoch)
-        self.connection = Connection(role, epoch=lambda: next(epochs), security=security)
-        self.to_say = list(to_say)
-        self.said = 0
-        self.got: list[m.Message] = []
-        self.events: list[Opened | Lost | Unreadable] = []
-
-    def work(self) -> None:
-        while (event := self.connection.next_event()) is not None:
-            if isinstance(event, Received):
-                self.got.append(event.message)
-            else:
-                self.events.append(event)
-        while self.connection.room and self.said < len(self.to_say):
-            self.connection.send(self.to_say[self.said])
-            self.said += 1
-
-    @property
-    def endings(self) -> list[Ending]:
-        return [event.why for event in self.events if isinstance(event, Lost)]
-
-    @property
-    def opened(self) -> int:
-        return sum(isinstance(event, Opened) for event in self.events)
-
-
-class Line:
-    """Two ends and whoever sits between them; every packet passes at once."""
-
-    def __init__(
-        self, host: Talker, device: Talker, to_device: Change | None = None, to_host: Change | None = None
-    ) -> None:
-        self.host, self.device = host, device
-        self._changes = (to_device or (lambda each: each), to_host or (lambda each: each))
-        self.now = 0.0
-        self.seen: list[tuple[Role, Packet]] = []
-
-    def run(self, seconds: float = 0.0) -> None:
-        """Until nothing moves any more, then so much later again and again, until nothing moves for so long."""
-        until = self.now + seconds
-        while self._turn() or self.now < until:
-            self.now += 0.01
-
-    def _turn(self) -> bool:
-        ends = (self.host, self.device)
-        moved = False
-        for source, target, change in zip(ends, reversed(ends), self._changes, strict=True):
-            source.work()
-            while data := bytes(source.connection.to_write(self.now)):
-                source.connection.wrote(len(data))
-                moved = True
-                self._pass(source, target, data, change)
-            target.work()
-        return moved
-
-    def _pass(self, source: Talker, target: Talker, data: bytes, change: Change) -> None:
-        (piece,) = frame.FrameDecoder().feed(data)
-        assert isinstance(piece, frame.Packet)
-        sent = packet.decode(piece.data)
-        assert isinstance(sent, Packet)
-        self.seen.append((source.connection.session.role, sent))
-        arrives = change(sent)
-        if arrives is not None:
-            target.connection.receive(self.now, frame.encode(arrives.encode()))
-
-
-def chunks(count: int, seed: int, size: int = 1500) -> list[m.Message]:
-    chance = random.Random(seed)
-    return [m.JobPayload(number, number, chance.randbytes(chance.randint(1, size))) for number in range(count)]
-
-
-def ends(site: Site, count: int = 12) -> tuple[Talker, Talker]:
-    """A host that opens, and a device."""
-    host = Talker(Role.HOST, site.security(Role.HOST), chunks(count, 1), 100)
-    device = Talker(Role.DEVICE, site.security(Role.DEVICE), chunks(count, 2), 500)
-    host.connection.session.open(0.0)
-    return host, device
-
-
-def with_body(each: Packet, body: bytes) -> Packet:
-    return Packet(each.kind, each.session, each.offset, each.acknowledged, each.ranges, each.credit, body)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -429,12 +329,18 @@ def test_nothing_is_sent_under_the_keys_of_a_session_that_was_replaced(site: Sit
         device.connection.send(m.DeviceLog("for the host before"))
 
 
-def test_an_end_that_ends_tls_ends_the_session(site: Site) -> None:
+def talking(site: Site) -> tuple[Talker, Line, SecureSession]:
+    """A device, its line to a host after a message each, and the host's TLS."""
     host, device = ends(site, 1)
     line = Line(host, device)
     line.run()
     secure = host.connection._secure
     assert secure is not None
+    return device, line, secure
+
+
+def test_an_end_that_ends_tls_ends_the_session(site: Site) -> None:
+    device, line, secure = talking(site)
     with pytest.raises(ssl.SSLWantReadError):
         secure._tls.unwrap()
     secure.flush()
@@ -444,11 +350,7 @@ def test_an_end_that_ends_tls_ends_the_session(site: Site) -> None:
 
 
 def test_a_message_of_an_impossible_length_inside_tls_ends_the_session(site: Site) -> None:
-    host, device = ends(site, 1)
-    line = Line(host, device)
-    line.run()
-    secure = host.connection._secure
-    assert secure is not None
+    device, line, secure = talking(site)
     secure._tls.write((limits.MAX_MESSAGE + 1).to_bytes(LENGTH_BYTES, "little"))
     secure.flush()
     line.run(1.0)

@@ -23,7 +23,7 @@ _NOTES: Final = 8
 """Notes that a caller has not read, at which its task waits for it."""
 
 
-class Tasks:
+class TaskList:
     """Tasks in the order in which they were asked for.
 
     Args:

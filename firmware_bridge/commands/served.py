@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from firmware_bridge.errors import BridgeError, PortTaken
-from firmware_bridge.link.discover import line
+from firmware_bridge.errors import PortTaken
+from firmware_bridge.link.discover import secure_line
 from firmware_bridge.link.holders import holders
 from firmware_bridge.queue.queue import JobQueue
 from firmware_bridge.queue.records import DeviceRecord, lock_path
 
 
-def served(port: str, error: BridgeError, queue_path: Path) -> DeviceRecord | None:
+def served(port: str, error: PortTaken, queue_path: Path) -> DeviceRecord | None:
     """The device on a port that could not be opened because the process that serves this queue has it; else None.
 
     Args:
@@ -23,8 +23,6 @@ def served(port: str, error: BridgeError, queue_path: Path) -> DeviceRecord | No
     Raises:
         QueueFault: the queue cannot be read.
     """
-    if not isinstance(error, PortTaken):
-        return None
     server = {each.pid for each in holders(lock_path(queue_path))}
     if not server & {each.pid for each in error.holders}:
         return None
@@ -33,5 +31,5 @@ def served(port: str, error: BridgeError, queue_path: Path) -> DeviceRecord | No
 
 
 def _file(port: str) -> str:
-    found = line(port)
+    found = secure_line(port)
     return os.path.realpath(port if found is None else found[1])
