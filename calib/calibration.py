@@ -133,6 +133,43 @@ def calibration_key(model: PretrainedModel, sampler: Sampler, config: Calibratio
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
+def check_made_for(calibration: Calibration, model: PretrainedModel, sampler: Sampler | None = None) -> None:
+    """Refuse a calibration of something else than what it is used with.
+
+    Args:
+        calibration: to use.
+        model: to use it with.
+        sampler: the same; None = the calibration's own.
+
+    Raises:
+        CalibrationError: says what it was made for.
+    """
+    pairs = [("model", calibration.model_hash, model.content_hash, "give the model that it was made for")]
+    if sampler is not None:
+        own = f"{calibration.sampler} with {calibration.plan.steps} evaluations"
+        other = f"{sampler.name} with {sampler.steps} evaluations"
+        pairs.append(("sampler", own, other, "give the --sampler and --steps that it was made for"))
+    for what, made_for, used_with, mend in pairs:
+        if made_for != used_with:
+            raise CalibrationError(
+                f"the calibration was made for {made_for}, not for {used_with}",
+                where=what,
+                mend=f"{mend}, or calibrate anew",
+            )
+
+
+def with_references(calibration: Calibration, references: torch.Tensor) -> Calibration:
+    """The calibration with other pictures of what is not strange, and the content hash that belongs to them.
+
+    Args:
+        calibration: a model's.
+        references: float32 ``[N, C, H, W]`` in [-1, 1].
+    """
+    seen = hashlib.sha256(references.numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(f"{calibration.content_hash}\n{seen}".encode()).hexdigest()
+    return replace(calibration, novelty=novelty_table(references), content_hash=digest)
+
+
 def calibrate(
     model: PretrainedModel,
     sampler: Sampler,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from calib.calibration import Calibration, CalibrationConfig, assemble
+from calib.calibration import Calibration, CalibrationConfig, assemble, check_made_for
 from calib.errors import CalibrationError
 from calib.evaluate.evidence import Evidence, gather
 from calib.evaluate.features import LEAST_IMAGES, NETWORK, FeatureNetwork, distances
@@ -75,9 +75,9 @@ def evaluate(
     settings = calibration.config if isinstance(calibration, Calibration) else calibration or CalibrationConfig()
     check_disjoint(config, [("the calibration", settings), *((title, plan.config) for title, plan in plans)])
     if isinstance(calibration, Calibration):
-        check_fits(calibration, model, sampler)
+        check_made_for(calibration, model, sampler)
     for _, plan in plans:
-        check_fits(plan, model)
+        check_made_for(plan, model)
     methods = tuple(WEIGHT_METHODS.values()) if config.weight_methods else ()
     evidence = gather(model, sampler, settings, methods, tell)
     base = calibration if isinstance(calibration, Calibration) else _assemble(model, sampler, settings, evidence)
@@ -121,25 +121,6 @@ def check_disjoint(config: EvaluationConfig, seen: Sequence[tuple[str, Calibrati
                 f"evaluation seed {last} is not below {settings.first_seed}, the first seed of {title}",
                 where="seeds",
                 mend="calibration and planning count up from there: numbers from their own seeds prove nothing",
-            )
-
-
-def check_fits(calibration: Calibration, model: PretrainedModel, sampler: Sampler | None = None) -> None:
-    """Refuse a calibration of something else than what it is used with.
-
-    Args:
-        calibration: to use.
-        model: to use it with.
-        sampler: the same; None = the calibration's own.
-    """
-    pairs = [("model", calibration.model_hash, model.content_hash)]
-    if sampler is not None:
-        pairs.append(("sampler", calibration.sampler, sampler.name))
-        pairs.append(("steps", f"{calibration.plan.steps} steps", f"{sampler.steps} steps"))
-    for what, made_for, used_with in pairs:
-        if made_for != used_with:
-            raise CalibrationError(
-                f"the calibration was made for {made_for}, not for {used_with}", where=what, mend="calibrate anew"
             )
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from boards import load_board
-from calib.calibration import CalibrationConfig, calibrate, calibration_key
+from calib.calibration import CalibrationConfig, calibrate, calibration_key, check_made_for
 from calib.errors import CalibrationError
 from calib.options import (
     DEFAULTS,
@@ -148,13 +148,7 @@ def _calibration(
             save_calibration(made, own)
         return made
     found = load_calibration(stored)
-    expected = (model.content_hash, sampler.name, sampler.steps)
-    if (found.model_hash, found.sampler, found.plan.steps) != expected:
-        raise CalibrationError(
-            f"the calibration is for {found.sampler} with {found.plan.steps} steps, or for another model",
-            where=str(stored),
-            mend="give the model, --sampler and --steps that it was made for",
-        )
+    check_made_for(found, model, sampler)
     return found
 
 

@@ -65,11 +65,17 @@ class StabilityMaps:
     charts: tuple[tuple[str, str], ...]
 
 
-def read_maps(path: Path) -> StabilityMaps:
+def read_maps(path: Path, model: str, sampler: str, steps: int) -> StabilityMaps:
     """Draw a stability report's JSON (``python -m calib stability --json``).
 
+    Args:
+        path: the file.
+        model: its name in the evaluation that it must be about.
+        sampler: of that evaluation.
+        steps: of that evaluation.
+
     Raises:
-        CalibrationError: missing, not JSON, or no stability report.
+        CalibrationError: missing, not JSON, no stability report, or one of something else.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -82,6 +88,10 @@ def read_maps(path: Path) -> StabilityMaps:
         )
         kinds = [str(layer["verdict"]) for layer in layers]
         title = f"{document['model']}, {document['sampler']}, {document['steps']} steps"
+        wanted = f"{model}, {sampler}, {steps} steps"
+        if title != wanted:
+            mend = "analyze what was evaluated: python -m calib stability --json"
+            raise CalibrationError(f"the report is about {title}, not about {wanted}", where=str(path), mend=mend)
         verdicts = {kind: kinds.count(kind) for kind in sorted(set(kinds))}
         return StabilityMaps(title, bool(document["pays"]), tuple(document["reasons"]), verdicts, charts)
     except FileNotFoundError as error:

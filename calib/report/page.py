@@ -40,7 +40,7 @@ def render_report(result: Evaluation, pictures: Mapping[str, torch.Tensor], stab
         error_gain=ERROR_GAIN,
         tables=quality_tables(result),
         features=feature_table(result),
-        stability=None if stability is None else read_maps(stability),
+        stability=None if stability is None else read_maps(stability, result.model, result.sampler, result.steps),
     )
 
 

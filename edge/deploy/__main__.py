@@ -30,6 +30,8 @@ Examples:
 
   python -m edge.deploy --board rpi5 --model DIR --condition class_labels=207 --guidance 4
 
+  python -m edge.deploy --board rpi5 --calibration PLAN        what python -m calib plan --out PLAN has chosen
+
 Exit codes: 0 done, 2 usage, 3 board, 4 model, 5 calibration, 6 toolchain or lowering, 7 bundle, 8 port, 9 link,
 10 device refused, 11 job failed, 12 job input, 130 interrupted.
 """
@@ -73,6 +75,12 @@ def main(
         Path | None,
         typer.Option(envvar="EDGE_REFERENCES", help="folder of good pictures: others unlike them are flagged"),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="EDGE_CALIBRATION", help="folder that calib plan or calib calibrate wrote; default: made here"
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(envvar="EDGE_OUT", help="folder for pictures and report.json")] = Path("out"),
     cache: Annotated[Path | None, typer.Option(envvar=CACHE_VARIABLE, help="cache folder; default: the user's")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="write the report as JSON on stdout")] = False,
@@ -87,6 +95,7 @@ def main(
         conditions=tuple(condition or []),
         guidance=guidance,
         references=references,
+        calibration=calibration,
         steps=steps,
         seeds=tuple(generate or [0, 1]),
         images=tuple(image or []),

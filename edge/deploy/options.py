@@ -32,6 +32,7 @@ class DeployOptions:
         guidance: scale of classifier-free guidance, or None.
         references: folder of pictures that inspected ones should look like, or None: the demo model brings its own, for
             others it is what they generate.
+        calibration: folder of a stored calibration, with the uniform plan or the planner's; None: made here.
     """
 
     board: str
@@ -48,6 +49,7 @@ class DeployOptions:
     conditions: tuple[str, ...] = ()
     guidance: float | None = None
     references: Path | None = None
+    calibration: Path | None = None
 
     def check(self) -> None:
         """Refuse what cannot work, with the option's name.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calib.calibration import CalibrationConfig, calibrate, calibration_key
+from calib.calibration import CalibrationConfig, calibrate, calibration_key, check_made_for, with_references
 from calib.errors import CalibrationError
 from calib.models import PretrainedModel
 from calib.modulated import ModulatedModel, modulate
@@ -54,7 +54,10 @@ def prepare(model: PretrainedModel, sampler: Sampler, options: DeployOptions, bo
         KitError: of the part that refused: the model, calibration, toolchain, lowering, bundle.
     """
     with stages.stage("calibrate") as report:
-        calibration = _calibrated(model, sampler, options.cache, report)
+        if options.calibration is None:
+            calibration = _calibrated(model, sampler, options.cache, report)
+        else:
+            calibration = _stored(options.calibration, model, sampler, own_references=options.references is not None)
     with stages.stage(f"build the engine for {board.cpu.arch}") as report:
         engine = build_engine(board, options.cache, lambda done, of, _: report(done, of))
     modulated = modulate(model.denoiser, calibration)
@@ -118,6 +121,15 @@ def _calibrated(model: PretrainedModel, sampler: Sampler, cache: Path, report: R
     check_supported(model)
     calibration = calibrate(model, sampler, config, report)
     save_calibration(calibration, folder)
+    return calibration
+
+
+def _stored(folder: Path, model: PretrainedModel, sampler: Sampler, *, own_references: bool) -> Calibration:
+    """What the user calibrated or planned before, for this model and sampler."""
+    calibration = load_calibration(folder)
+    check_made_for(calibration, model, sampler)
+    if own_references and model.references is not None:
+        return with_references(calibration, model.references)
     return calibration
 
 

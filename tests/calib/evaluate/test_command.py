@@ -144,9 +144,11 @@ def test_the_result_and_its_report_come_from_the_file(
     stability = tmp_path / "stability.json"
     layer = {"name": "unet.conv_in", "verdict": "delta", "relative_change": [1, 0.1], "lattice_bits": [14, 9]}
     layer |= {"zero": [0, 0.5], "saturated": [0, 0], "sensitivity": [1e-3, None]}
-    report = {"model": "tiny", "sampler": "ddim", "steps": 2, "pays": True, "reasons": ["it <b>does"]}
-    stability.write_text(json.dumps(report | {"layers": [layer]}))
-    page = render_report(result, {name: to_pixels(some) for name, some in images.items()}, stability)
+    report = {"model": result.model, "sampler": result.sampler, "steps": result.steps, "pays": True}
+    report |= {"reasons": ["it <b>does"], "layers": [layer]}
+    pictures = {name: to_pixels(some) for name, some in images.items()}
+    stability.write_text(json.dumps(report))
+    page = render_report(result, pictures, stability)
     assert "<script" not in page
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
@@ -156,9 +158,10 @@ def test_the_result_and_its_report_come_from_the_file(
     assert page.count("data:image/png;base64") >= 10
     for table in quality_tables(result):
         assert table.title.replace("'", "&#39;") in page
-    stability.write_text("{}")
-    with pytest.raises(CalibrationError, match="no stability report"):
-        render_report(result, {name: to_pixels(some) for name, some in images.items()}, stability)
+    for text, message in (("{}", "no stability report"), (json.dumps(report | {"steps": 7}), "7 steps, not about")):
+        stability.write_text(text)
+        with pytest.raises(CalibrationError, match=message):
+            render_report(result, pictures, stability)
 
 
 @pytest.mark.parametrize("logarithmic", [True, False])
@@ -193,7 +196,7 @@ def test_settings_out_of_range_are_refused(setting: dict[str, object]) -> None:
 def test_a_calibration_of_something_else_is_refused(model: PretrainedModel) -> None:
     calibration = calibrate(model, build_sampler("ddim", 2, model.schedule), CalibrationConfig(seeds=2))
     other = dataclasses.replace(model, content_hash="0")
-    with pytest.raises(CalibrationError, match="2 steps"):
+    with pytest.raises(CalibrationError, match="2 evaluations"):
         evaluate(model, build_sampler("ddim", 3, model.schedule), CONFIG, calibration=calibration)
     with pytest.raises(CalibrationError, match="dpmpp2m"):
         evaluate(model, build_sampler("dpmpp2m", 2, model.schedule), CONFIG, calibration=calibration)

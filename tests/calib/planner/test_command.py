@@ -104,5 +104,5 @@ def test_sizes_have_binary_units(text: str, size: int) -> None:
 
 def test_a_calibration_for_something_else_is_refused(command: Command, tmp_path: Path) -> None:
     command.text("--out", str(tmp_path))
-    with pytest.raises(CalibrationError, match="the calibration is for ddim with 5 steps"):
+    with pytest.raises(CalibrationError, match="made for ddim with 5 evaluations"):
         command.text("--calibration", str(tmp_path), "--steps", "4")
