@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "modulated/layer.h"
+#include "modulated/refreshes.h"
 
 namespace modiff {
 namespace {
@@ -127,24 +127,20 @@ void pairwise(const Pairwise& job, PairFunction function, Parallel& parallel) {
 
 void reuse(const ReusePoint& point, int64_t step, const KernelSet& kernels, Parallel& parallel) {
   int32_t* counters = point.counters;
-  if (counters[kRefreshes] == 0 || point.kind == 0) {
-    if (counters[kRefreshes] > 0 && point.history != nullptr) {
+  if (is_fresh(counters) || point.kind == 0) {
+    if (!is_fresh(counters) && point.history != nullptr) {
       copy(point.held, point.history, point.count, parallel);
     }
     copy(point.x, point.held, point.count, parallel);
-    counters[kPreviousStep] = counters[kLastStep];
-    counters[kLastStep] = static_cast<int32_t>(step);
-    counters[kRefreshes] += 1;
+    count_refresh(counters, step);
     copy(point.x, point.out, point.count, parallel);
     return;
   }
-  if (point.kind == 1 || counters[kRefreshes] < 2 || point.history == nullptr) {
+  if (point.kind == 1 || !can_extrapolate(counters) || point.history == nullptr) {
     copy(point.held, point.out, point.count, parallel);
     return;
   }
-  const int32_t newest = counters[kLastStep];
-  const float ahead = static_cast<float>(static_cast<int32_t>(step) - newest);
-  const float share = ahead / static_cast<float>(newest - counters[kPreviousStep]);
+  const float share = extrapolated_share(counters, step);
   for_pieces(parallel, point.count, [&](int64_t first, size_t size) {
     kernels.extrapolate(point.held + first, point.history + first, share, size, point.out + first);
   });

@@ -83,17 +83,14 @@ class Run {
 
   // Keeps the output as it stands, before the passes change it, and counts.
   bool refresh(int64_t step) {
-    int32_t* counters = layer_.counters;
-    if (layer_.history != nullptr && counters[kRefreshes] > 0) {
+    if (layer_.history != nullptr && !is_fresh(layer_.counters)) {
       Epilogue epilogue = plain_epilogue();
       epilogue.out = layer_.history;
       if (!walk(nullptr, 0, 0, epilogue)) {
         return false;
       }
     }
-    counters[kPreviousStep] = counters[kLastStep];
-    counters[kLastStep] = static_cast<int32_t>(step);
-    counters[kRefreshes] += 1;
+    count_refresh(layer_.counters, step);
     return true;
   }
 
@@ -110,13 +107,11 @@ class Run {
   // The share of the last change, with the output before it in `*history`, which stays nullptr where the output is held.
   float extrapolation(const PlanRow& row, int64_t step, const float** history) const {
     const bool wanted = row.main.count == 0 && row.extrapolates && layer_.history != nullptr && !layer_.direct;
-    if (!wanted || layer_.counters[kRefreshes] < 2) {
+    if (!wanted || !can_extrapolate(layer_.counters)) {
       return 0.0F;
     }
     *history = layer_.history;
-    const int32_t newest = layer_.counters[kLastStep];
-    const float ahead = static_cast<float>(static_cast<int32_t>(step) - newest);
-    return ahead / static_cast<float>(newest - layer_.counters[kPreviousStep]);
+    return extrapolated_share(layer_.counters, step);
   }
 
   bool run_pass(const Pass& pass, const Epilogue& epilogue) {
@@ -159,7 +154,7 @@ LayerStatus run_layer(const Layer& layer, int64_t step, const KernelSet& kernels
   if (step < 0 || step >= layer.steps + (layer.direct ? 1 : 0)) {
     return LayerStatus::kBadPlan;
   }
-  const bool fresh = !layer.direct && layer.counters[kRefreshes] == 0;
+  const bool fresh = !layer.direct && is_fresh(layer.counters);
   PlanRow row;
   if (!read_row(layer.table + (fresh ? layer.steps : step) * kPlanColumns, &row)) {
     return LayerStatus::kBadPlan;

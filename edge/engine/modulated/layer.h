@@ -9,15 +9,13 @@
 #include "modulated/parallel.h"
 #include "modulated/plan_row.h"
 #include "modulated/prologue.h"
+#include "modulated/refreshes.h"
 #include "modulated/scratch.h"
 #include "modulated/statistics.h"
 
 namespace modiff {
 
 constexpr int kMaxPlanes = 2;
-
-// counters[]: how often the layer was refreshed (0 = fresh), at which step last, and at which the time before.
-enum Counter { kRefreshes = 0, kLastStep = 1, kPreviousStep = 2, kCounters = 4 };
 
 struct Layer {
   Geometry geometry;      // of the upsampled input

@@ -3,7 +3,8 @@
 #include <executorch/runtime/platform/log.h>
 
 #include "modulated/features.h"
-#include "modulated/layer.h"
+#include "modulated/geometry.h"
+#include "modulated/refreshes.h"
 #include "ops/process.h"
 #include "ops/prologue_arguments.h"
 #include "ops/thread_pool.h"

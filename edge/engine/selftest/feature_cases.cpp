@@ -1,5 +1,5 @@
 #include "modulated/features.h"
-#include "modulated/layer.h"
+#include "modulated/refreshes.h"
 #include "selftest/cases.h"
 #include "selftest/stream.h"
 
