@@ -34,7 +34,7 @@ def _native_sets() -> list[str]:
 
 NATIVE_SETS = _native_sets()
 
-LAYER, NOISE, CHECKSUM, ANOMALIES, ACTIVATIONS, NORMALIZE, ATTENTION, REUSE = range(1, 9)
+LAYER, NOISE, CHECKSUM, ANOMALIES, ACTIVATIONS, NORMALIZE, ATTENTION, REUSE, PERMUTE = range(1, 10)
 
 
 @dataclass(frozen=True)

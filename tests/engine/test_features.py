@@ -163,3 +163,30 @@ def test_reuse_refreshes_holds_and_extrapolates(native: str) -> None:
     y = selftest.run_program([native, "auto"], request).take("<f4", x.size).reshape(x.shape)
     ahead = x[2] + np.float32(0.5) * (x[2] - x[0])
     np.testing.assert_array_equal(y, np.stack([x[0], x[0], x[2], ahead, x[2]]))
+
+
+def permute_request(sizes: list[int], order: list[int]) -> tuple[Floats, bytes]:
+    """Numbers of these sizes, and the case."""
+    values = normal(6, *sizes)
+    head = np.array([len(sizes), *sizes, *order], np.int64).tobytes()
+    return values, np.uint32(selftest.PERMUTE).tobytes() + head + values.tobytes()
+
+
+def test_permute_is_numpys(native: str) -> None:
+    rng = np.random.default_rng(9)
+    cases = [([], []), ([5], [0]), ([1, 3, 8, 8], [0, 2, 3, 1]), ([2, 0, 3], [2, 0, 1]), ([2, 3], [-1, 0])]
+    for rank in range(1, 8):
+        cases += [(rng.integers(1, 5, rank).tolist(), rng.permutation(rank).tolist()) for _ in range(6)]
+    asked = [permute_request(sizes, order) for sizes, order in cases]
+    for program in (native, str(build_selftest("host", sanitize=True))):
+        answer = selftest.run_program([program, "auto"], b"".join(request for _, request in asked))
+        for (values, _), (sizes, order) in zip(asked, cases, strict=True):
+            assert answer.take("<u4", 1)[0] == 1
+            expected = np.transpose(values, order).ravel()
+            np.testing.assert_array_equal(answer.take("<f4", values.size), expected, err_msg=f"{sizes} {order}")
+
+
+@pytest.mark.parametrize("order", [[0, 0], [0, 2], [-3, 1]])
+def test_what_is_no_permutation_is_refused(native: str, order: list[int]) -> None:
+    _, request = permute_request([2, 3], order)
+    assert selftest.run_program([native, "auto"], request).take("<u4", 1)[0] == 0

@@ -80,19 +80,26 @@ bool ArgumentReader::flag() {
   return value->toBool();
 }
 
-void ArgumentReader::pair(int64_t* first, int64_t* second) {
+const int64_t* ArgumentReader::integers(size_t count) {
   executorch::runtime::EValue* value = next();
   if (value == nullptr || !value->isIntList()) {
     fail();
-    return;
+    return nullptr;
   }
   const auto list = value->tryToIntList();
-  if (!list.ok() || list->size() != 2) {
+  if (!list.ok() || list->size() != count) {
     fail();
-    return;
+    return nullptr;
   }
-  *first = (*list)[0];
-  *second = (*list)[1];
+  return list->data();
+}
+
+void ArgumentReader::pair(int64_t* first, int64_t* second) {
+  const int64_t* values = integers(2);
+  if (values != nullptr) {
+    *first = values[0];
+    *second = values[1];
+  }
 }
 
 void* ContextScratch::allocate_bytes(size_t bytes) {

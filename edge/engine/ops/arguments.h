@@ -33,6 +33,8 @@ class ArgumentReader {
   bool flag();
   // Exactly two integers.
   void pair(int64_t* first, int64_t* second);
+  // Exactly `count` integers; they live as long as the program. nullptr otherwise.
+  const int64_t* integers(size_t count);
 
  private:
   executorch::runtime::EValue* next();

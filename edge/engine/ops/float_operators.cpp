@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "modulated/permute.h"
 #include "ops/arguments.h"
 #include "ops/process.h"
 
@@ -16,6 +17,7 @@ using executorch::runtime::Span;
 
 constexpr char kSigmoid[] = "aten::sigmoid.out";
 constexpr char kSoftmax[] = "aten::_softmax.out";
+constexpr char kPermute[] = "aten::permute_copy.out";
 
 // The runtime's operator of this name, nullptr when it has none.
 OpFunction runtime_operator(const char* name) {
@@ -75,10 +77,37 @@ void softmax_out(KernelRuntimeContext& context, Stack stack) {
   active_kernels().softmax(x->const_data_ptr<float>(), rows, columns, out->mutable_data_ptr<float>());
 }
 
+bool read_permutation(ArgumentReader& reader, const Tensor& x, Permutation* permutation) {
+  const int rank = static_cast<int>(x.dim());
+  const int64_t* order = reader.integers(static_cast<size_t>(rank));
+  if (order == nullptr || rank > kMaxRank) {
+    return false;
+  }
+  int64_t sizes[kMaxRank];
+  for (int i = 0; i < rank; ++i) {
+    sizes[i] = x.size(i);
+  }
+  return bind_permutation(sizes, order, rank, permutation);
+}
+
+void permute_out(KernelRuntimeContext& context, Stack stack) {
+  ArgumentReader reader(stack);
+  const Tensor* x = reader.tensor(ScalarType::Float);
+  Permutation permutation;
+  const bool bound = x != nullptr && read_permutation(reader, *x, &permutation);
+  const Tensor* out = bound ? reader.tensor(ScalarType::Float) : nullptr;
+  if (out == nullptr || out->numel() != x->numel()) {
+    pass_on(kPermute, context, stack);
+    return;
+  }
+  permute(permutation, x->const_data_ptr<float>(), out->mutable_data_ptr<float>());
+}
+
 }  // namespace
 
 Span<const Kernel> float_operators() {
-  static const Kernel kernels[] = {Kernel(kSigmoid, sigmoid_out), Kernel(kSoftmax, softmax_out)};
+  static const Kernel kernels[] = {Kernel(kSigmoid, sigmoid_out), Kernel(kSoftmax, softmax_out),
+                                   Kernel(kPermute, permute_out)};
   return {kernels, sizeof(kernels) / sizeof(kernels[0])};
 }
 

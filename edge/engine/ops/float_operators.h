@@ -1,5 +1,5 @@
-// aten::sigmoid.out and aten::_softmax.out on contiguous float32: faster than the runtime's, and the same bits on
-// every machine. Anything else goes on to the runtime's own operator.
+// aten::sigmoid.out, aten::_softmax.out and aten::permute_copy.out on contiguous float32: faster than the runtime's, and
+// the same bits on every machine. Anything else goes on to the runtime's own operator.
 #pragma once
 
 #include <executorch/runtime/core/span.h>

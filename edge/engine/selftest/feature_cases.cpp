@@ -1,4 +1,5 @@
 #include "modulated/features.h"
+#include "modulated/permute.h"
 #include "modulated/refreshes.h"
 #include "selftest/cases.h"
 #include "selftest/stream.h"
@@ -76,6 +77,25 @@ void run_reuse_case(const modiff::KernelSet& kernels) {
                                       counters.data(), table[static_cast<size_t>(step)],
                                       count,           out.data()};
     modiff::reuse(point, step, kernels, serial);
+    write_values(out);
+  }
+}
+
+void run_permute_case() {
+  const int64_t rank = read_value<int64_t>();
+  const auto sizes = read_values<int64_t>(rank);
+  const auto order = read_values<int64_t>(rank);
+  int64_t count = 1;
+  for (const int64_t size : sizes) {
+    count *= size;
+  }
+  const auto x = read_values<float>(count);
+  std::vector<float> out(x.size());
+  modiff::Permutation permutation;
+  const bool bound = modiff::bind_permutation(sizes.data(), order.data(), static_cast<int>(rank), &permutation);
+  write_value<uint32_t>(bound ? 1 : 0);
+  if (bound) {
+    modiff::permute(permutation, x.data(), out.data());
     write_values(out);
   }
 }

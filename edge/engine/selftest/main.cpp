@@ -12,6 +12,7 @@
 //   6 normalize: a header, norm weight and bias, x, skip. Answered by floats.
 //   7 attention: a header, q, k, v. Answered by floats.
 //   8 reuse: int64 count, int64 steps, the table, then x a step. Answered by floats a step.
+//   9 permute: int64 rank, x's sizes, the order, x. Answered by u32, whether it is a permutation, and if so by floats.
 #include <cstdint>
 #include <cstdio>
 
@@ -30,6 +31,7 @@ enum Kind : uint32_t {
   kNormalize = 6,
   kAttention = 7,
   kReuse = 8,
+  kPermute = 9,
 };
 
 void run_case(uint32_t kind, const modiff::KernelSet& kernels) {
@@ -50,6 +52,8 @@ void run_case(uint32_t kind, const modiff::KernelSet& kernels) {
       return selftest::run_attention_case(kernels);
     case kReuse:
       return selftest::run_reuse_case(kernels);
+    case kPermute:
+      return selftest::run_permute_case();
     default:
       selftest::quit("unknown kind of case");
   }
