@@ -64,11 +64,16 @@ def main() -> None:
         folder = Path(name)
         copy(folder)
         session = folder / "session.sqlite"
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([name, os.environ.get("PYTHONPATH", "")])}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([name, os.environ.get("PYTHONPATH", "")]),
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        }
 
         def run(module: str, *words: str) -> None:
             subprocess.run([sys.executable, "-m", module, *words], cwd=folder, env=environment, check=True)
 
+        run("cosmic_ray.cli", "baseline", CONFIG)  # tests that fail without a mutant would notice every one
         run("cosmic_ray.cli", "init", CONFIG, str(session))
         run("cosmic_ray.tools.filters.operators_filter", str(session), CONFIG)
         with use_db(session) as database:
