@@ -45,6 +45,8 @@ def test_a_frame_holds_its_packet_and_no_zero_inside(packet: bytes) -> None:
 def test_every_size_up_to_the_bound_passes(size: int, fill: bytes) -> None:
     encoded = frame.encode(fill * size)
     assert len(encoded) <= frame.MAX_ENCODED + 2
+    if size == limits.MAX_PACKET and fill != b"\0":
+        assert len(encoded) == frame.MAX_ENCODED + 2, "the bound is the longest frame's length, not more"
     assert FrameDecoder().feed(encoded) == [Packet(fill * size)]
 
 

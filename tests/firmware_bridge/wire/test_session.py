@@ -10,7 +10,7 @@ from firmware_bridge.testing.pair import End, Pair
 from firmware_bridge.wire import messages as m
 from firmware_bridge.wire.connection import Connection, Received
 from firmware_bridge.wire.packet import Kind, OtherVersion, Packet, decode
-from firmware_bridge.wire.session import Delivered, Lost, Opened, Session
+from firmware_bridge.wire.session import Delivered, Lost, Opened, Session, random_epoch
 from firmware_bridge.wire.states import Ending, Role, State
 from firmware_bridge.wire.stream import pack
 
@@ -304,6 +304,13 @@ def test_the_opening() -> None:
     device.receive(0.2, opening)
     assert device.next_packet(0.2) == accept
     assert device.state is State.OPEN
+
+
+def test_epochs_are_drawn_from_all_of_32_bits() -> None:
+    drawn = {random_epoch() for _ in range(64)}
+    assert len(drawn) > 60
+    assert min(drawn) >= 1
+    assert 2**28 < max(drawn) < 2**32
 
 
 def test_a_stale_opening_does_not_break_a_session() -> None:
