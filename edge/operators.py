@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAMESPACE = "modiff"
-OPERATOR_SET_VERSION = 2
+OPERATOR_SET_VERSION = 3
 """Changes whenever a schema or the meaning of an argument changes; the bundle records it."""
 
 

@@ -19,7 +19,7 @@ from calib.evaluate.cost import Cost
 from calib.evaluate.ways import Float, Way
 from calib.samplers import Sampler
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Raise it when the same way would make other images, so that no old ones are found."""
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from calib.planner.config import PlannerConfig
     from calib.samplers import Sampler
 
-ALGORITHM = 4
+ALGORITHM = 5
 """Raise it when the same settings would be searched or measured otherwise."""
 
 ASKED = ("budgets", "reserves", "state_memory")

@@ -196,7 +196,7 @@ def test_values_that_no_lattice_holds_are_counted_and_do_no_harm(value: float) -
     assert torch.isfinite(y).all()
     assert_invariants(layer, state)
     moved = int(state.lattice[0][0, 1])
-    expected = 0 if value != value else (127 * 33 if value > 0 else -127 * 33)  # noqa: PLR0124
+    expected = 0 if value != value else (4095 if value > 0 else -4095)  # noqa: PLR0124
     assert moved == max(-layer.limit, min(layer.limit, expected))
 
 
@@ -204,8 +204,8 @@ def test_codes_round_to_even_and_stop_at_the_lattice_end() -> None:
     one = torch.tensor(1.0)
     x = torch.tensor([0.5, 1.5, -2.5, 126.5, 127.5, -300.0])
     codes, saturated = quantize_change(x, torch.zeros(6, dtype=torch.int16), 0, one, 4095)
-    assert codes.tolist() == [0, 2, -2, 126, 127, -127]
-    assert saturated == 2
+    assert codes.tolist() == [0, 2, -2, 126, 128, -254]
+    assert saturated == 1
     near_end = torch.tensor([4090, -4090], dtype=torch.int16)
     codes, saturated = quantize_change(torch.tensor([4200.0, -4200.0]), near_end, 1, one, 4095)
     assert codes.tolist() == [2, -2]

@@ -52,9 +52,23 @@ class Filler {
 
   // Row `y` of an image before upsampling.
   void fill_row(int64_t image, int64_t y) const {
-    const int64_t height = g_.height / up_;
     int8_t* codes = plane_->codes + plane_->offset(image, y * up_, 0);
-    const QuantizeOutcome outcome = quantize(image, y, codes);
+    finish_row(image, y, quantize(image, y, codes), codes);
+  }
+
+  // The same for the spill.
+  void spill_row(int64_t image, int64_t y) const {
+    int8_t* codes = plane_->codes + plane_->offset(image, y * up_, 0);
+    if (plane_->row_saturated[image * (g_.height / up_) + y] > 0) {
+      return finish_row(image, y, spill(image, y, codes), codes);
+    }
+    std::memset(codes, 0, static_cast<size_t>(g_.width * plane_->pixel_bytes));
+    finish_row(image, y, {0, false}, codes);
+  }
+
+ private:
+  void finish_row(int64_t image, int64_t y, const QuantizeOutcome& outcome, int8_t* codes) const {
+    const int64_t height = g_.height / up_;
     plane_->row_saturated[image * height + y] = outcome.saturated;
     for (int64_t i = 0; i < up_; ++i) {
       plane_->row_changed[image * g_.height + y * up_ + i] = outcome.changed ? 1 : 0;
@@ -64,7 +78,29 @@ class Filler {
     }
   }
 
- private:
+  // Few rows have any: one pixel's channels at a time.
+  QuantizeOutcome spill(int64_t image, int64_t y, int8_t* codes) const {
+    constexpr int64_t kChannels = 64;
+    float values[kChannels];
+    const int64_t width = g_.width / up_;
+    ScalarQuantizer quantizer(pass_);
+    for (int64_t x = 0; x < width; ++x) {
+      const int64_t position = y * width + x;
+      int16_t* lattice = lattice_ + (image * (g_.height / up_) * width + position) * g_.channels;
+      int8_t* pixel = codes + x * up_ * plane_->pixel_bytes;
+      for (int64_t channel = 0; channel < g_.channels;) {
+        Run run = run_at(g_, input_.seam(), channel);
+        run.count = std::min(run.count, kChannels);
+        channel += run.count;
+        kernels_.prologue(input_.rows(image, position, 1, run.channel, run.count), values, run.count);
+        for (int64_t i = 0; i < run.count; ++i) {
+          quantizer.spill(values[i], lattice + run.channel + i, pixel + run.byte + i);
+        }
+      }
+    }
+    return quantizer.spill_outcome();
+  }
+
   QuantizeOutcome quantize(int64_t image, int64_t y, int8_t* codes) const {
     const int64_t width = g_.width / up_;
     const int64_t position = y * width;
@@ -110,6 +146,16 @@ class Filler {
   DeltaPlane* plane_;
 };
 
+// Of the whole plane, from its rows.
+QuantizeOutcome sum_rows(const Geometry& g, int64_t upsample, const DeltaPlane& plane) {
+  QuantizeOutcome outcome = {0, false};
+  for (int64_t row = 0; row < g.batch * (g.height / upsample); ++row) {
+    outcome.saturated += plane.row_saturated[row];
+    outcome.changed = outcome.changed || plane.row_changed[row * upsample] != 0;
+  }
+  outcome.saturated *= static_cast<uint64_t>(upsample * upsample);
+  return outcome;
+}
 
 }  // namespace
 
@@ -139,17 +185,17 @@ bool prepare_plane(const Geometry& g, Scratch& scratch, DeltaPlane* plane) {
 
 QuantizeOutcome fill_plane(const Geometry& g, int64_t upsample, const PreparedPrologue& input,
                            const QuantizePass& pass, const KernelSet& kernels, Parallel& parallel, int16_t* lattice,
-                           DeltaPlane* plane) {
+                           DeltaPlane* plane, Part part) {
   const Filler filler(g, upsample, input, pass, kernels, lattice, plane);
   const int64_t height = g.height / upsample;
-  for_each(parallel, g.batch * height, [&](int64_t row) { filler.fill_row(row / height, row % height); });
-  QuantizeOutcome outcome = {0, false};
-  for (int64_t row = 0; row < g.batch * height; ++row) {
-    outcome.saturated += plane->row_saturated[row];
-    outcome.changed = outcome.changed || plane->row_changed[row * upsample] != 0;
-  }
-  outcome.saturated *= static_cast<uint64_t>(upsample * upsample);
-  return outcome;
+  for_each(parallel, g.batch * height, [&](int64_t row) {
+    if (part == Part::kCodes) {
+      filler.fill_row(row / height, row % height);
+    } else {
+      filler.spill_row(row / height, row % height);
+    }
+  });
+  return sum_rows(g, upsample, *plane);
 }
 
 }  // namespace modiff

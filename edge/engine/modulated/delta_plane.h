@@ -28,10 +28,13 @@ struct DeltaPlane {
 // Allocates and zeroes the plane; false when there is no memory.
 bool prepare_plane(const Geometry& geometry, Scratch& scratch, DeltaPlane* plane);
 
+// What the plane gets: codes, or after them and with the same arguments, where they were clamped, their spill.
+enum class Part { kCodes, kSpill };
+
 // Quantizes the change of the whole input against the lattice ([batch][height / upsample][width / upsample][channels]),
 // moves the lattice and fills the plane; a pixel of the input fills upsample x upsample of the plane's.
 QuantizeOutcome fill_plane(const Geometry& geometry, int64_t upsample, const PreparedPrologue& input,
                            const QuantizePass& pass, const KernelSet& kernels, Parallel& parallel, int16_t* lattice,
-                           DeltaPlane* plane);
+                           DeltaPlane* plane, Part part);
 
 }  // namespace modiff

@@ -116,13 +116,28 @@ class Run {
 
   bool run_pass(const Pass& pass, const Epilogue& epilogue) {
     const QuantizePass quantize = {layer_.inverse_step, pass.exponent, (1 << (layer_.lattice_bits - 1)) - 1};
-    const QuantizeOutcome outcome =
-        fill_plane(layer_.geometry, layer_.upsample, input_, quantize, kernels_, parallel_,
-                   lattice_ + pass.plane * layer_.lattice_elements(), &plane_);
+    int16_t* lattice = lattice_ + pass.plane * layer_.lattice_elements();
+    const auto fill = [&](Part part) {
+      return fill_plane(layer_.geometry, layer_.upsample, input_, quantize, kernels_, parallel_, lattice, &plane_, part);
+    };
+    QuantizeOutcome outcome = fill(Part::kCodes);
+    if (outcome.saturated > 0) {
+      Epilogue none = epilogue;
+      none.out = nullptr;
+      if (!multiply(pass, outcome, none)) {
+        return false;
+      }
+      outcome = fill(Part::kSpill);
+    }
     statistics_->passes += pass.plane == 0 ? 1 : 0;
     statistics_->residual_passes += pass.plane == 1 ? 1 : 0;
     statistics_->saturated += pass.counts_saturation ? outcome.saturated : 0;
     statistics_->macs += static_cast<uint64_t>(layer_.geometry.macs());
+    return multiply(pass, outcome, epilogue);
+  }
+
+  // The plane's product with the weights, and the epilogue where it has an output.
+  bool multiply(const Pass& pass, const QuantizeOutcome& outcome, const Epilogue& epilogue) {
     const int8_t* weight = outcome.changed ? layer_.weight[pass.plane] : nullptr;
     return (weight == nullptr && epilogue.out == nullptr) || walk(weight, pass.plane, pass.exponent, epilogue);
   }

@@ -8,8 +8,8 @@ namespace modiff {
 struct StepStatistics {
   uint64_t passes = 0;           // main-weight passes
   uint64_t residual_passes = 0;  // residual-weight passes
-  uint64_t macs = 0;             // multiply-accumulates of those passes, padding and skipped zeros included
-  uint64_t saturated = 0;        // inputs clamped, or NaN, in each layer's last main pass
+  uint64_t macs = 0;             // multiply-accumulates of those passes, padding and skipped zeros included, spills not
+  uint64_t saturated = 0;        // inputs beyond code and spill, or NaN, in each layer's last main pass
 };
 
 }  // namespace modiff
