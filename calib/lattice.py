@@ -5,9 +5,9 @@ accumulator ``O = W_q (*) A``. One *pass* with exponent ``k`` moves both by a qu
 
     D = x / s - A;   q = clamp(rne(D * 2^-k));   A += q << k;   O += (W_q (*) q) << k;   y = s * w_c * O + b
 
-The clamp is at +-254. A code beyond +-127 is the sum of two INT8 ones, and what the second ones hold, the *spill*, takes
-a product of its own. Exponents are chosen so that no change that calibration saw spills: few codes of rare inputs do,
-in few rows, and those are not left behind until the next step.
+The clamp is at +-254. A code beyond +-127 is the sum of two INT8 ones, and what the second ones hold, the *spill*,
+takes a product of its own. Exponents are chosen so that no change that calibration saw spills: few codes of rare
+inputs do, in few rows, and those are not left behind until the next step.
 
 Source: MoDiff (Gao et al., ICML 2025, arXiv 2506.22463, equations 8-18) carried over to integers. It holds that
 
@@ -142,7 +142,7 @@ class LayerArithmetic:
         lattice_bits: ``L``, at most 16; ``|A| <= 2^(L-1) - 1``.
         keeps_history: whether a plan extrapolates this layer.
         code_limit: largest code of a pass on the main plane. Devices know ``PASS_LIMIT`` alone; narrower codes, without
-            spill, are for comparison with the literature's 8, 6, 4 and 3 bit changes (``calib.evaluate``).
+            spill, are for comparison with the literature's 6, 4 and 3 bit changes (``calib.evaluate``).
     """
 
     planes: tuple[IntegerOperator, ...]

@@ -14,7 +14,7 @@ from calib.evaluate.cost import float_cost, plan_cost
 from calib.evaluate.evidence import Evidence, gather
 from calib.evaluate.variants import code_limit, forget_errors, narrow_codes, narrow_plan
 from calib.evaluate.ways import without_residual
-from calib.lattice import quantize_change
+from calib.lattice import PASS_LIMIT, quantize_change
 from calib.models import load_model
 from calib.modulated import ModulatedModel, modulate
 from calib.noise import noise_batch
@@ -96,7 +96,7 @@ def test_narrow_codes_keep_the_anchor_and_the_invariants(
     limits: list[int] = []
     layer.register_forward_hook(lambda one, *_: limits.append(one.arithmetic.code_limit))
     run(model, sampler, modulated)
-    assert limits == [127, *[7] * (STEPS - 1)]
+    assert limits == [PASS_LIMIT, *[7] * (STEPS - 1)]
     for one in modulated.layers.values():
         assert one.state is not None
         assert torch.equal(one.state.accumulator[0], one.arithmetic.planes[0](one.state.lattice[0]))
