@@ -133,27 +133,30 @@ def calibration_key(model: PretrainedModel, sampler: Sampler, config: Calibratio
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def check_made_for(calibration: Calibration, model: PretrainedModel, sampler: Sampler | None = None) -> None:
+def check_made_for(
+    calibration: Calibration, model: PretrainedModel, sampler: Sampler | None = None, *, where: str
+) -> None:
     """Refuse a calibration of something else than what it is used with.
 
     Args:
         calibration: to use.
         model: to use it with.
         sampler: the same; None = the calibration's own.
+        where: it comes from, for the error.
 
     Raises:
         CalibrationError: says what it was made for.
     """
-    pairs = [("model", calibration.model_hash, model.content_hash, "give the model that it was made for")]
+    pairs = [(f"model {calibration.model_hash}", f"model {model.content_hash}", "give the model that it was made for")]
     if sampler is not None:
         own = f"{calibration.sampler} with {calibration.plan.steps} evaluations"
         other = f"{sampler.name} with {sampler.steps} evaluations"
-        pairs.append(("sampler", own, other, "give the --sampler and --steps that it was made for"))
-    for what, made_for, used_with, mend in pairs:
+        pairs.append((own, other, "give the --sampler and --steps that it was made for"))
+    for made_for, used_with, mend in pairs:
         if made_for != used_with:
             raise CalibrationError(
                 f"the calibration was made for {made_for}, not for {used_with}",
-                where=what,
+                where=where,
                 mend=f"{mend}, or calibrate anew",
             )
 

@@ -75,9 +75,9 @@ def evaluate(
     settings = calibration.config if isinstance(calibration, Calibration) else calibration or CalibrationConfig()
     check_disjoint(config, [("the calibration", settings), *((title, plan.config) for title, plan in plans)])
     if isinstance(calibration, Calibration):
-        check_made_for(calibration, model, sampler)
-    for _, plan in plans:
-        check_made_for(plan, model)
+        check_made_for(calibration, model, sampler, where="the calibration")
+    for title, plan in plans:
+        check_made_for(plan, model, where=title)
     methods = tuple(WEIGHT_METHODS.values()) if config.weight_methods else ()
     evidence = gather(model, sampler, settings, methods, tell)
     base = calibration if isinstance(calibration, Calibration) else _assemble(model, sampler, settings, evidence)

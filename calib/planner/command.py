@@ -148,7 +148,7 @@ def _calibration(
             save_calibration(made, own)
         return made
     found = load_calibration(stored)
-    check_made_for(found, model, sampler)
+    check_made_for(found, model, sampler, where=str(stored))
     return found
 
 

@@ -127,7 +127,7 @@ def _calibrated(model: PretrainedModel, sampler: Sampler, cache: Path, report: R
 def _stored(folder: Path, model: PretrainedModel, sampler: Sampler, *, own_references: bool) -> Calibration:
     """What the user calibrated or planned before, for this model and sampler."""
     calibration = load_calibration(folder)
-    check_made_for(calibration, model, sampler)
+    check_made_for(calibration, model, sampler, where=str(folder))
     if own_references and model.references is not None:
         return with_references(calibration, model.references)
     return calibration

@@ -212,6 +212,18 @@ def test_codes_round_to_even_and_stop_at_the_lattice_end() -> None:
     assert saturated == 2
 
 
+@pytest.mark.parametrize(
+    ("wanted", "reached", "saturated"), [(127, 127, 0), (-200, -200, 0), (254, 254, 0), (300, 254, 1)]
+)
+def test_a_change_beyond_one_code_is_reached_in_the_same_pass(wanted: int, reached: int, saturated: int) -> None:
+    layer = make_layer(Operator(Kind.LINEAR), (3, 4), bits=13, seed=0)
+    state = fresh_state(layer, torch.zeros(1, 4))
+    x = torch.tensor([[0.0, wanted, 3.0, -1.0]]) / layer.inverse_step
+    assert run_pass(layer, state, 0, x, 0) == saturated
+    assert state.lattice[0].tolist() == [[0, reached, 3, -1]]
+    assert_invariants(layer, state)
+
+
 def test_sixteen_lattice_bits_do_not_wrap_where_the_code_is_wide() -> None:
     layer = make_layer(Operator(Kind.LINEAR), (2, 2), bits=16, seed=0)
     state = fresh_state(layer, torch.zeros(1, 2))
