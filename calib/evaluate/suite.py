@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from calib.weights import CorrectBias, Gptq, MseRange, WeightMethod
 
 INT8_PER_FP32 = 4
 """INT8 MACs that a Cortex-A76 does in the time of one in FP32 (307 against 77 GMAC/s on four cores)."""
+
+ROUNDING = 1e-6
+"""Of a cost that is a whole number of steps but for the floats it was summed in."""
 
 FEW_CODES = 4
 NARROW_REACH = Percentile(0.9995)
@@ -150,11 +154,14 @@ def _weights(widths: Iterable[int]) -> list[tuple[str, Way]]:
 def rivals(costs: Iterable[float], schedule: Schedule) -> list[Entry]:
     """Float ways with fewer steps: every solver at each cost and at a quarter of it (INT8 against FP32 time).
 
+    Steps are rounded up: a rival may be dearer than what it is compared with, never cheaper.
+
     Args:
         costs: in units of one float step of the whole model.
         schedule: of the model; a solver that refuses it is no rival.
     """
-    counts = sorted({max(2, round(cost / share)) for cost in costs for share in (1, INT8_PER_FP32)}, reverse=True)
+    shares = [cost / share for cost in costs for share in (1, INT8_PER_FP32)]
+    counts = sorted({max(2, math.ceil(steps - ROUNDING)) for steps in shares}, reverse=True)
     found: dict[tuple[str, int], Entry] = {}
     for name in (name for name in SOLVERS if accepts(name, schedule)):
         for count in counts:
