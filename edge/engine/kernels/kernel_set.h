@@ -28,6 +28,7 @@ struct ConvPixel {
 struct Tap {
   ptrdiff_t pixels;
   ptrdiff_t weights;
+  int bound;  // no code that the tap meets in this call is larger in size
 };
 
 // Some output pixels, one block of at most kOutputTile output channels:

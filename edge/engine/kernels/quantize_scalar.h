@@ -6,6 +6,8 @@
 
 namespace modiff {
 
+constexpr int kCodeLimit = 127;  // an INT8 code is within +-127
+
 // One pass: q = clamp(rne((x * inverse_step - A) * 2^-exponent)), A += q << exponent. The clamp is at +-254: a first sweep
 // takes what one INT8 code holds, and a second, where the first one clamped, the rest (the spill).
 struct QuantizePass {
@@ -16,7 +18,7 @@ struct QuantizePass {
 
 struct QuantizeOutcome {
   uint64_t saturated;  // elements that the sweep clamped, or NaN
-  bool changed;        // whether any code is not zero
+  int bound;           // no code is larger in size; 0 says that all are zero
 };
 
 class ScalarQuantizer {
@@ -41,12 +43,10 @@ class ScalarQuantizer {
     spilled_ |= q - first;
   }
 
-  QuantizeOutcome outcome() const { return {saturated_, any_ != 0}; }
-  QuantizeOutcome spill_outcome() const { return {saturated_, spilled_ != 0}; }
+  QuantizeOutcome outcome() const { return {saturated_, largest_}; }
+  QuantizeOutcome spill_outcome() const { return {saturated_, spilled_ != 0 ? kCodeLimit : 0}; }
 
  private:
-  static constexpr int kCodeLimit = 127;
-
   int quantize(float x, int a, int code_limit) {
     // 2^23 + 2^22: adding and subtracting it rounds a float below 2^22 to the nearest integer, ties to even.
     constexpr float kRoundingBias = 12582912.0F;
@@ -62,14 +62,14 @@ class ScalarQuantizer {
     const int highest = std::min(code_limit, (pass_.limit - a) >> pass_.exponent);
     const int q = std::min(std::max(rounded, lowest), highest);
     saturated_ += static_cast<uint64_t>(q != rounded || !is_number);
-    any_ |= q;
+    largest_ = std::max(largest_, q < 0 ? -q : q);
     return q;
   }
 
   QuantizePass pass_;
   float scale_;
   uint64_t saturated_ = 0;
-  int any_ = 0;
+  int largest_ = 0;
   int spilled_ = 0;
 };
 

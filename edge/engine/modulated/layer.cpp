@@ -138,7 +138,7 @@ class Run {
 
   // The plane's product with the weights, and the epilogue where it has an output.
   bool multiply(const Pass& pass, const QuantizeOutcome& outcome, const Epilogue& epilogue) {
-    const int8_t* weight = outcome.changed ? layer_.weight[pass.plane] : nullptr;
+    const int8_t* weight = outcome.bound > 0 ? layer_.weight[pass.plane] : nullptr;
     return (weight == nullptr && epilogue.out == nullptr) || walk(weight, pass.plane, pass.exponent, epilogue);
   }
 
