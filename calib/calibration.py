@@ -18,7 +18,7 @@ from calib.operators import bias_of, operator_of, weight_of
 from calib.plan import Plan, uniform_plan
 from calib.ranges import Largest, RangeMethod
 from calib.scales import choose_exponents, lattice_step
-from calib.support import survey
+from calib.support import nothing_to_modulate, survey
 from calib.weights import (
     MAX_LATTICE_BITS,
     MIN_LATTICE_BITS,
@@ -256,7 +256,7 @@ def assemble(
     left |= {name: TIMESTEP_ONLY for name, seen in observations.items() if seen.depends_on_time_only}
     chosen = {name: seen for name, seen in observations.items() if name not in left}
     if not chosen:
-        raise CalibrationError("the model has no layer to modulate", where=model.name)
+        raise CalibrationError(nothing_to_modulate(left), where=model.name)
     modules = dict(model.denoiser.named_modules())
     layers = {name: _quantize(name, modules[name], seen, config, moments.get(name)) for name, seen in chosen.items()}
     exponents = {

@@ -23,6 +23,9 @@ PARAMETER_SHARE = 0.01
 NO_KERNEL = (nn.Conv3d, nn.ConvTranspose3d)
 """ExecuTorch exports these, and refuses them when it runs."""
 
+NAMED = 3
+"""Layers that an error names for each reason."""
+
 
 @dataclass(frozen=True)
 class Support:
@@ -66,12 +69,13 @@ def survey(model: PretrainedModel) -> Support:
             handle.remove()
     for name, seen in calls.items():
         reasons[name] = reasons[name] or _why_not_called_so(seen)
+    for name, part in model.denoiser.named_modules():
+        if isinstance(part, NO_KERNEL):
+            reasons[name] = no_kernel(part)
     modulated = tuple(name for name, reason in reasons.items() if reason is None)
-    if not modulated:
-        first = next(iter(reasons.items()), None)
-        detail = f": {first[0]}: {first[1]}" if first is not None else ""
-        raise ModelError(f"the model has no layer to modulate{detail}", where=model.name)
     unable = {name: reason for name, reason in reasons.items() if reason is not None}
+    if not modulated:
+        raise ModelError(nothing_to_modulate(unable), where=model.name)
     return Support(modulated, unable, tuple(_notes(model, layers)))
 
 
@@ -83,8 +87,7 @@ def check_supported(model: PretrainedModel) -> Support:
     """
     for name, part in model.denoiser.named_modules():
         if isinstance(part, NO_KERNEL):
-            what = f"the device's runtime has no kernel for {type(part).__name__}"
-            raise ModelError(what, where=name, mend="write it as convolutions over two of its dimensions")
+            raise ModelError(no_kernel(part), where=name, mend="write it as convolutions over two of its dimensions")
     support = survey(model)
     inside: list[str] = []
     with _following(model.denoiser, inside), torch.no_grad():
@@ -100,6 +103,23 @@ def check_supported(model: PretrainedModel) -> Support:
                 mend="it must be free of control flow that depends on data, and of calls outside PyTorch",
             ) from error
     return support
+
+
+def no_kernel(part: nn.Module) -> str:
+    """Why a module of ``NO_KERNEL`` cannot be on a device."""
+    return f"the device's runtime has no kernel for {type(part).__name__}"
+
+
+def nothing_to_modulate(reasons: Mapping[str, str]) -> str:
+    """What to say of a model all of whose linear layers stay in floating point, by name with the reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(name)
+    listed = "; ".join(
+        f"{', '.join(names[:NAMED])}{' and others' if len(names) > NAMED else ''}: {reason}"
+        for reason, names in by_reason.items()
+    )
+    return f"the model has no layer to modulate{': ' if listed else ''}{listed}"
 
 
 def _why_not_called_so(calls: list[object]) -> str | None:

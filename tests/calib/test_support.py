@@ -11,7 +11,8 @@ from torch import nn
 from calib import adapt, build_sampler, calibrate, check_supported
 from calib.adapters import PretrainedModel
 from calib.calibration import CalibrationConfig
-from calib.errors import ModelError
+from calib.errors import CalibrationError, ModelError
+from calib.support import survey
 
 
 class Scaled(nn.Linear):
@@ -124,6 +125,27 @@ def test_control_flow_on_data_is_refused_with_its_module() -> None:
 def test_a_model_without_linear_layers_is_refused() -> None:
     with pytest.raises(ModelError, match="no layer to modulate"):
         check_supported(adapt(nn.Identity(), sample_shape=(3,), call=lambda _, x, t: x))
+
+
+def test_where_nothing_can_be_modulated_every_reason_is_told_with_its_layers() -> None:
+    class Clip(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.time = nn.ModuleList([nn.Linear(1, 1) for _ in range(4)])
+            self.over_time = nn.Conv3d(1, 1, 3, padding=1)
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.over_time(x)
+            for layer in self.time:
+                y = y + layer(t.float()[:, None])[:, :, None, None, None]
+            return y
+
+    model = adapt(Clip(), sample_shape=(1, 3, 4, 4))
+    assert survey(model).float_layers["net.over_time"].endswith("no kernel for Conv3d")
+    with pytest.raises(CalibrationError) as caught:
+        calibrate(model, build_sampler("ddim", 2, model.schedule), CalibrationConfig(seeds=2, batch=2))
+    assert "net.over_time: the device's runtime has no kernel for Conv3d" in caught.value.what
+    assert "net.time.0, net.time.1, net.time.2 and others: depends on the timestep only" in caught.value.what
 
 
 def test_no_hook_stays_behind() -> None:
