@@ -77,15 +77,28 @@ class Planning:
         if psnr is not None:
             able = [each for each in able if each.psnr >= psnr]
         if not able:
-            best = max(self.front, key=lambda each: each.psnr)
             raise CalibrationError(
-                f"no plan reaches {'' if psnr is None else f'{psnr} dB '}{'' if cost is None else f'at cost {cost}'}",
+                " ".join(
+                    [
+                        "no plan",
+                        *(() if psnr is None else (f"reaches {psnr} dB",)),
+                        *(() if cost is None else (f"costs at most {cost}",)),
+                    ]
+                ),
                 where="planner",
-                mend=f"the best has {best.psnr:.1f} dB at cost {best.cost:.2f}; plan for more budgets",
+                mend=self._what_there_is(),
             )
         return (
             min(able, key=lambda each: each.cost) if psnr is not None else max(able, key=lambda each: each.psnr_pooled)
         )
+
+    def _what_there_is(self) -> str:
+        best, least = max(self.front, key=lambda each: each.psnr), self.front[0]
+        there_is = f"the best has {best.psnr:.1f} dB at cost {best.cost:.2f}"
+        if least is not best:
+            there_is += f", the cheapest {least.psnr:.1f} dB at cost {least.cost:.2f}"
+        ways = "plan for more budgets" if self.regions else "this model has no blocks that can be reused"
+        return f"{there_is}; {ways}"
 
 
 def plan(

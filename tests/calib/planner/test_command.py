@@ -84,7 +84,7 @@ def test_targets_that_no_plan_reaches_say_what_there_is(command: Command) -> Non
     with pytest.raises(CalibrationError, match=r"no plan reaches 300\.0 dB") as refused:
         command.text("--psnr", "300")
     assert "the best has" in str(refused.value.mend)
-    with pytest.raises(CalibrationError, match="no plan reaches at cost 0"):
+    with pytest.raises(CalibrationError, match=r"no plan costs at most 0\.0.*the cheapest"):
         command.text("--cost", "0.01")
     with pytest.raises(CalibrationError, match="is no size"):
         command.text("--state-memory", "much")
