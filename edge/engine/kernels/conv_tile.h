@@ -1,7 +1,7 @@
 // The loops that every convolution kernel shares: pixels in tiles, taps, input channels, and the store.
 //
-// An instruction set says how many pixels it takes at once (kPixels), keeps Sums<P> of P pixels and 16 output channels,
-// and knows add(weights, pixels, quads, bound): all input channels of one tap, which meets no larger code.
+// An instruction set keeps Sums<P> of P pixels and 16 output channels, and knows add(weights, pixels, quads, bound): all
+// input channels of one tap, which meets no larger code.
 #pragma once
 
 #include <cstring>
