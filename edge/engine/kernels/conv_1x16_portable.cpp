@@ -10,7 +10,7 @@ struct PlainC {
     static_assert(P == 1, "one pixel at a time");
     uint32_t sums[kOutputTile];
 
-    void add(const int8_t* weights, const int8_t* const (&pixels)[1], int quads, int) {
+    void add(const int8_t* weights, const int8_t* const (&pixels)[1], int quads) {
       const int8_t* pixel = pixels[0];
       for (int quad = 0; quad < quads; ++quad, pixel += kInputTile, weights += kOutputTile * kInputTile) {
         if (load_quad(pixel) == 0) {

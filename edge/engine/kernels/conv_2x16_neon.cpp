@@ -36,7 +36,7 @@ struct PairsNeon {
       }
     }
 
-    void add(const int8_t* weights, const int8_t* const (&pixels)[P], int quads, int) {
+    void add(const int8_t* weights, const int8_t* const (&pixels)[P], int quads) {
       int8x8_t even[P];
       int8x8_t odd[P];
       int quad = 0;

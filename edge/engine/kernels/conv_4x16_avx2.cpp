@@ -1,9 +1,12 @@
 // Built with -mavx2; called only where the CPU has it. maddubs multiplies unsigned by signed bytes and adds two products
 // in 16 bits, which must hold them:
 //   any codes: maddubs(|w|, sign(q, w)), |w| formed once for all pixels of a tile: 2 * 127 * 127 < 2^15;
-//   codes within +-64, as most are: maddubs(q + 64, w), a quarter fewer instructions: 2 * 128 * 127 < 2^15; the sums begin
-//   with -64 times the sum of the weights of such taps, which is formed once a block of pixels.
+//   codes within +-64, as most are: maddubs(q + 64, w), a quarter fewer instructions: 2 * 128 * 127 < 2^15; 64 times the
+//   sum of the tap's weights, formed once a block of pixels, is taken off.
+// Which of them, each tile decides for each tap by the bounds of its pixels.
 #include <immintrin.h>
+
+#include <algorithm>
 
 #include "kernels/conv_tile.h"
 #include "kernels/kernels.h"
@@ -12,13 +15,20 @@ namespace modiff {
 namespace {
 
 constexpr int kSmall = 64;
-// Fewer pixels do not win back what the sum of the weights costs.
+// Fewer pixels do not win back what the sums of the weights cost; more taps than a 9 x 9 kernel has are rare.
 constexpr int kFewPixels = 8;
+constexpr int kMostTaps = 81;
 
 // Of 16 output channels: the first eight, the others.
 struct Pair {
   __m256i low;
   __m256i high;
+};
+
+// What a tap adds to small codes' sums too much, and the plane's pixels from a pixel's input to the tap's.
+struct SmallTap {
+  Pair excess;
+  ptrdiff_t pixels;
 };
 
 Pair load_weights(const int8_t* weights) {
@@ -32,83 +42,120 @@ __m256i add_products(__m256i sums, __m256i unsigned_bytes, __m256i signed_bytes)
   return _mm256_add_epi32(sums, _mm256_madd_epi16(twos, _mm256_set1_epi16(1)));
 }
 
-// What the sums of a pixel begin with, and the codes that are small for this block.
-struct Start {
-  Pair sums;
-  int small;
-};
+template <int P>
+struct Sums {
+  Pair sums[P];
 
-struct MaddubsAvx2 {
-  template <int P>
-  struct Sums {
-    Pair sums[P];
-    int small;
-
-    explicit Sums(const Start& start) : small(start.small) {
-      for (Pair& sum : sums) {
-        sum = start.sums;
-      }
-    }
-
-    void add(const int8_t* weights, const int8_t* const (&pixels)[P], int quads, int bound) {
-      bound > small ? add_any(weights, pixels, quads) : add_small(weights, pixels, quads);
-    }
-
-    void store(TileSums<P>& out) const {
-      for (int p = 0; p < P; ++p) {
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out[p]), sums[p].low);
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out[p] + 8), sums[p].high);
-      }
-    }
-
-   private:
-    void add_any(const int8_t* weights, const int8_t* const (&pixels)[P], int quads) {
-      for (int quad = 0; quad < quads; ++quad, weights += kOutputTile * kInputTile) {
-        const Pair weight = load_weights(weights);
-        const Pair size = {_mm256_abs_epi8(weight.low), _mm256_abs_epi8(weight.high)};
-        for (int p = 0; p < P; ++p) {
-          const __m256i pixel = _mm256_set1_epi32(load_quad(pixels[p] + quad * kInputTile));
-          sums[p].low = add_products(sums[p].low, size.low, _mm256_sign_epi8(pixel, weight.low));
-          sums[p].high = add_products(sums[p].high, size.high, _mm256_sign_epi8(pixel, weight.high));
-        }
-      }
-    }
-
-    void add_small(const int8_t* weights, const int8_t* const (&pixels)[P], int quads) {
-      const __m256i offset = _mm256_set1_epi8(kSmall);
-      for (int quad = 0; quad < quads; ++quad, weights += kOutputTile * kInputTile) {
-        const Pair weight = load_weights(weights);
-        for (int p = 0; p < P; ++p) {
-          const __m256i pixel = _mm256_add_epi8(_mm256_set1_epi32(load_quad(pixels[p] + quad * kInputTile)), offset);
-          sums[p].low = add_products(sums[p].low, pixel, weight.low);
-          sums[p].high = add_products(sums[p].high, pixel, weight.high);
-        }
-      }
-    }
-  };
-};
-
-Start start_of(const ConvBlock& block) {
-  const __m256i zero = _mm256_setzero_si256();
-  if (block.pixel_count < kFewPixels) {
-    return {{zero, zero}, 0};
-  }
-  const __m256i offset = _mm256_set1_epi8(kSmall);
-  Pair excess = {zero, zero};
-  for (int t = 0; t < block.tap_count; ++t) {
-    const int8_t* weights = block.weights + block.taps[t].weights;
-    const int quads = block.taps[t].bound > kSmall ? 0 : block.quads;
+  void add(const int8_t* weights, const int8_t* const (&pixels)[P], int quads) {
     for (int quad = 0; quad < quads; ++quad, weights += kOutputTile * kInputTile) {
       const Pair weight = load_weights(weights);
-      excess.low = add_products(excess.low, offset, weight.low);
-      excess.high = add_products(excess.high, offset, weight.high);
+      const Pair size = {_mm256_abs_epi8(weight.low), _mm256_abs_epi8(weight.high)};
+      for (int p = 0; p < P; ++p) {
+        const __m256i pixel = _mm256_set1_epi32(load_quad(pixels[p] + quad * kInputTile));
+        sums[p].low = add_products(sums[p].low, size.low, _mm256_sign_epi8(pixel, weight.low));
+        sums[p].high = add_products(sums[p].high, size.high, _mm256_sign_epi8(pixel, weight.high));
+      }
     }
   }
-  return {{_mm256_sub_epi32(zero, excess.low), _mm256_sub_epi32(zero, excess.high)}, kSmall};
+
+  void add_small(const int8_t* weights, const int8_t* const (&pixels)[P], int quads, const Pair& excess) {
+    const __m256i offset = _mm256_set1_epi8(kSmall);
+    for (int p = 0; p < P; ++p) {
+      sums[p].low = _mm256_sub_epi32(sums[p].low, excess.low);
+      sums[p].high = _mm256_sub_epi32(sums[p].high, excess.high);
+    }
+    for (int quad = 0; quad < quads; ++quad, weights += kOutputTile * kInputTile) {
+      const Pair weight = load_weights(weights);
+      for (int p = 0; p < P; ++p) {
+        const __m256i pixel = _mm256_add_epi8(_mm256_set1_epi32(load_quad(pixels[p] + quad * kInputTile)), offset);
+        sums[p].low = add_products(sums[p].low, pixel, weight.low);
+        sums[p].high = add_products(sums[p].high, pixel, weight.high);
+      }
+    }
+  }
+
+  void store(TileSums<P>& out) const {
+    for (int p = 0; p < P; ++p) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out[p]), sums[p].low);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out[p] + 8), sums[p].high);
+    }
+  }
+};
+
+// 64 * the sum of a tap's weights, per output channel.
+Pair excess_of(const int8_t* weights, int quads) {
+  const __m256i offset = _mm256_set1_epi8(kSmall);
+  Pair sums = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+  for (int quad = 0; quad < quads; ++quad, weights += kOutputTile * kInputTile) {
+    const Pair weight = load_weights(weights);
+    sums.low = add_products(sums.low, offset, weight.low);
+    sums.high = add_products(sums.high, offset, weight.high);
+  }
+  return sums;
+}
+
+// `small`: of each tap, or nullptr where the tile is to make no difference.
+template <int P>
+void run_tile(const ConvBlock& block, const ConvPixel* pixels, const SmallTap* small) {
+  const uint8_t* bounds[P];
+  for (int p = 0; p < P; ++p) {
+    bounds[p] = block.bounds + pixels[p].input / block.pixel_bytes;
+  }
+  Sums<P> sums = {};
+  for (int t = 0; t < block.tap_count; ++t) {
+    const int8_t* inputs[P];
+    int bound = small == nullptr ? kCodeLimit : 0;
+    for (int p = 0; p < P; ++p) {
+      inputs[p] = block.plane + pixels[p].input + block.taps[t].pixels;
+      bound = small == nullptr ? bound : std::max<int>(bound, bounds[p][small[t].pixels]);
+    }
+    const int8_t* weights = block.weights + block.taps[t].weights;
+    if (bound > kSmall) {
+      sums.add(weights, inputs, block.quads);
+    } else {
+      sums.add_small(weights, inputs, block.quads, small[t].excess);
+    }
+  }
+  TileSums<P> finished;
+  sums.store(finished);
+  accumulate_tile<P>(block, pixels, P, finished);
 }
 
 }  // namespace
 
-void conv_4x16_avx2(const ConvBlock& block) { run_tiles<MaddubsAvx2, 4>(block, 0, start_of(block)); }
+void conv_4x16_avx2(const ConvBlock& block) {
+  SmallTap taps[kMostTaps];
+  const bool is_worth_it = block.pixel_count >= kFewPixels && block.tap_count <= kMostTaps;
+  for (int t = 0; is_worth_it && t < block.tap_count; ++t) {
+    const Tap& tap = block.taps[t];
+    taps[t] = {excess_of(block.weights + tap.weights, block.quads), tap.pixels / block.pixel_bytes};
+  }
+  const SmallTap* const small = is_worth_it ? taps : nullptr;
+  int first = 0;
+  for (; first + 4 <= block.pixel_count; first += 4) {
+    run_tile<4>(block, block.pixels + first, small);
+  }
+  for (; first < block.pixel_count; ++first) {
+    run_tile<1>(block, block.pixels + first, small);
+  }
+}
+
+void pixel_bounds_avx2(const int8_t* codes, int64_t pixels, int64_t pixel_bytes, uint8_t* bounds) {
+  const int64_t whole = pixel_bytes & ~int64_t{31};
+  for (int64_t pixel = 0; pixel < pixels; ++pixel, codes += pixel_bytes) {
+    __m256i largest = _mm256_setzero_si256();
+    for (int64_t at = 0; at < whole; at += 32) {
+      const __m256i some = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + at));
+      largest = _mm256_max_epu8(largest, _mm256_abs_epi8(some));
+    }
+    uint8_t lanes[32];
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), largest);
+    int bound = *std::max_element(lanes, lanes + 32);
+    for (int64_t at = whole; at < pixel_bytes; ++at) {
+      bound = std::max<int>(bound, codes[at] < 0 ? -codes[at] : codes[at]);
+    }
+    bounds[pixel] = static_cast<uint8_t>(bound);
+  }
+}
 
 }  // namespace modiff

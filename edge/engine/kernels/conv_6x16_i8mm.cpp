@@ -38,7 +38,7 @@ struct MatrixI8mm {
       }
     }
 
-    void add(const int8_t* weights, const int8_t* const (&pixels)[P], int quads, int) {
+    void add(const int8_t* weights, const int8_t* const (&pixels)[P], int quads) {
       int8x16_t inputs[kPairs];
       int quad = 0;
       for (; quad + 2 <= quads; quad += 2, weights += 128) {

@@ -1,7 +1,7 @@
 // The loops that every convolution kernel shares: pixels in tiles, taps, input channels, and the store.
 //
-// An instruction set keeps Sums<P> of P pixels and 16 output channels, and knows add(weights, pixels, quads, bound): all
-// input channels of one tap, which meets no larger code.
+// An instruction set keeps Sums<P> of P pixels and 16 output channels, and knows add(weights, pixels, quads): all input
+// channels of one tap.
 #pragma once
 
 #include <cstring>
@@ -32,16 +32,15 @@ inline void accumulate_tile(const ConvBlock& block, const ConvPixel* pixels, int
   }
 }
 
-// `start`: what the sums begin with, if not with zeros.
-template <typename Isa, int P, typename... Start>
-inline void run_tile(const ConvBlock& block, const ConvPixel* pixels, const Start&... start) {
-  typename Isa::template Sums<P> sums{start...};
+template <typename Isa, int P>
+inline void run_tile(const ConvBlock& block, const ConvPixel* pixels) {
+  typename Isa::template Sums<P> sums = {};
   for (int t = 0; t < block.tap_count; ++t) {
     const int8_t* inputs[P];
     for (int p = 0; p < P; ++p) {
       inputs[p] = block.plane + pixels[p].input + block.taps[t].pixels;
     }
-    sums.add(block.weights + block.taps[t].weights, inputs, block.quads, block.taps[t].bound);
+    sums.add(block.weights + block.taps[t].weights, inputs, block.quads);
   }
   TileSums<P> finished;
   sums.store(finished);
@@ -49,13 +48,13 @@ inline void run_tile(const ConvBlock& block, const ConvPixel* pixels, const Star
 }
 
 // Tiles of P pixels, then of half as many, down to one.
-template <typename Isa, int P, typename... Start>
-inline void run_tiles(const ConvBlock& block, int first, const Start&... start) {
+template <typename Isa, int P>
+inline void run_tiles(const ConvBlock& block, int first) {
   for (; first + P <= block.pixel_count; first += P) {
-    run_tile<Isa, P>(block, block.pixels + first, start...);
+    run_tile<Isa, P>(block, block.pixels + first);
   }
   if constexpr (P > 1) {
-    run_tiles<Isa, P / 2>(block, first, start...);
+    run_tiles<Isa, P / 2>(block, first);
   }
 }
 

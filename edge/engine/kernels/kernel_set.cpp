@@ -43,10 +43,16 @@ bool has_avx512vnni() {
          __builtin_cpu_supports("avx512vnni") != 0;
 }
 
+KernelSet kernels_avx2() {
+  KernelSet set = float_kernels_avx2("avx2", conv_4x16_avx2);
+  set.pixel_bounds = pixel_bounds_avx2;
+  return set;
+}
+
 const Choice* choices(size_t* count) {
   static const Choice all[] = {
       {float_kernels_portable("portable", conv_1x16_portable), true},
-      {float_kernels_avx2("avx2", conv_4x16_avx2), has_avx2()},
+      {kernels_avx2(), has_avx2()},
       {float_kernels_avx2("avx512vnni", conv_12x16_avx512vnni), has_avx2() && has_avx512vnni()},
   };
   *count = sizeof(all) / sizeof(all[0]);

@@ -28,7 +28,6 @@ struct ConvPixel {
 struct Tap {
   ptrdiff_t pixels;
   ptrdiff_t weights;
-  int bound;  // no code that the tap meets in this call is larger in size
 };
 
 // Some output pixels, one block of at most kOutputTile output channels:
@@ -42,8 +41,10 @@ struct ConvBlock {
   const int8_t* weights;  // of a tap: [quads][kOutputTile][kInputTile]
   int quads;              // input channels / kInputTile, rounded up
   int shift;
-  int32_t* accumulator;  // of the block's first channel
-  int channels;          // 1..kOutputTile
+  int32_t* accumulator;    // of the block's first channel
+  int channels;            // 1..kOutputTile
+  const uint8_t* bounds;   // of each pixel of the plane, as KernelSet::pixel_bounds wrote them
+  ptrdiff_t pixel_bytes;   // of the plane
 };
 
 // From accumulators to outputs, for the pixels and channels of a ConvBlock. Each pointer to a tensor or vector is at the
@@ -118,6 +119,8 @@ size_t attention_scratch(int64_t keys, int64_t depth);
 struct KernelSet {
   const char* isa;
   void (*conv)(const ConvBlock&);
+  // bounds[pixel] = the largest size of its codes. nullptr where conv does not look at bounds, which is then given none.
+  void (*pixel_bounds)(const int8_t* codes, int64_t pixels, int64_t pixel_bytes, uint8_t* bounds);
   void (*epilogue)(const EpilogueBlock&);
   QuantizeOutcome (*quantize)(const PrologueRows&, const QuantizeRows&, const QuantizePass&);
   void (*prologue)(const PrologueRows&, float* out, ptrdiff_t out_stride);

@@ -16,6 +16,7 @@ void conv_6x16_i8mm(const ConvBlock&);
 KernelSet float_kernels_neon(const char* isa, void (*conv)(const ConvBlock&));
 #elif defined(__x86_64__)
 void conv_4x16_avx2(const ConvBlock&);
+void pixel_bounds_avx2(const int8_t* codes, int64_t pixels, int64_t pixel_bytes, uint8_t* bounds);
 void conv_12x16_avx512vnni(const ConvBlock&);
 KernelSet float_kernels_avx2(const char* isa, void (*conv)(const ConvBlock&));
 #endif

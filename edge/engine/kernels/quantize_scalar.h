@@ -18,7 +18,7 @@ struct QuantizePass {
 
 struct QuantizeOutcome {
   uint64_t saturated;  // elements that the sweep clamped, or NaN
-  int bound;           // no code is larger in size; 0 says that all are zero
+  bool changed;        // whether any code is not zero
 };
 
 class ScalarQuantizer {
@@ -43,8 +43,8 @@ class ScalarQuantizer {
     spilled_ |= q - first;
   }
 
-  QuantizeOutcome outcome() const { return {saturated_, largest_}; }
-  QuantizeOutcome spill_outcome() const { return {saturated_, spilled_ != 0 ? kCodeLimit : 0}; }
+  QuantizeOutcome outcome() const { return {saturated_, any_ != 0}; }
+  QuantizeOutcome spill_outcome() const { return {saturated_, spilled_ != 0}; }
 
  private:
   int quantize(float x, int a, int code_limit) {
@@ -62,14 +62,14 @@ class ScalarQuantizer {
     const int highest = std::min(code_limit, (pass_.limit - a) >> pass_.exponent);
     const int q = std::min(std::max(rounded, lowest), highest);
     saturated_ += static_cast<uint64_t>(q != rounded || !is_number);
-    largest_ = std::max(largest_, q < 0 ? -q : q);
+    any_ |= q;
     return q;
   }
 
   QuantizePass pass_;
   float scale_;
   uint64_t saturated_ = 0;
-  int largest_ = 0;
+  int any_ = 0;
   int spilled_ = 0;
 };
 

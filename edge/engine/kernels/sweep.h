@@ -32,7 +32,7 @@ class QuantizeSink {
   QuantizeOutcome outcome() const {
     const QuantizeOutcome a = vector_.outcome();
     const QuantizeOutcome b = scalar_.outcome();
-    return {a.saturated + b.saturated, a.bound > b.bound ? a.bound : b.bound};
+    return {a.saturated + b.saturated, a.changed || b.changed};
   }
 
  private:

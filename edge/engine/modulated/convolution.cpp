@@ -1,6 +1,7 @@
 #include "modulated/convolution.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace modiff {
 namespace {
@@ -104,7 +105,7 @@ bool ConvWalk::add_phase(const Phase& phase, const DeltaPlane& plane, Scratch& s
       int64_t dx = 0;
       if (tap_offset(phase.column, kw, g.stride_width, g.padding_width, g.dilation_width, g.transposed, &dx)) {
         taps[chunk.tap_count] = {dy * plane.row_bytes + dx * plane.pixel_bytes,
-                                 (kh * g.kernel_width + kw) * tap_bytes, kCodeLimit};
+                                 (kh * g.kernel_width + kw) * tap_bytes};
         rows[chunk.tap_count] = dy;
         ++chunk.tap_count;
       }
@@ -149,36 +150,28 @@ void ConvWalk::add_chunks(const Phase& phase, const DeltaPlane& plane, const Chu
   }
 }
 
-// The chunks as they meet this plane: without the taps that find only rows where nothing changed, and with the bound of
-// the codes that the others find. nullptr when there is no memory.
-ConvWalk::Chunk* ConvWalk::meet(const DeltaPlane& plane, Scratch& scratch) const {
+// Gives every chunk its own list of taps, without those that meet only rows where nothing changed.
+bool ConvWalk::drop_idle_taps(const DeltaPlane& plane, Chunk* chunks, Scratch& scratch) const {
   const Geometry& g = *geometry_;
-  Chunk* chunks = scratch.allocate<Chunk>(static_cast<size_t>(chunk_count_));
-  if (chunks == nullptr) {
-    return nullptr;
-  }
   for (int64_t i = 0; i < chunk_count_; ++i) {
-    Chunk chunk = chunks_[i];
-    const uint8_t* bounds = plane.row_bound + chunk.image * g.height;
+    Chunk& chunk = chunks[i];
+    const uint8_t* changed = plane.row_changed + chunk.image * g.height;
     Tap* taps = scratch.allocate<Tap>(static_cast<size_t>(chunk.tap_count));
     if (taps == nullptr) {
-      return nullptr;
+      return false;
     }
     int count = 0;
     for (int t = 0; t < chunk.tap_count; ++t) {
       const int64_t first = std::max<int64_t>(0, chunk.first_row + chunk.tap_rows[t]);
       const int64_t end = std::min(g.height, chunk.last_row + chunk.tap_rows[t] + 1);
-      const int bound = first < end ? *std::max_element(bounds + first, bounds + end) : 0;
-      if (bound > 0) {
-        taps[count] = chunk.taps[t];
-        taps[count++].bound = bound;
+      if (first < end && std::memchr(changed + first, 1, static_cast<size_t>(end - first)) != nullptr) {
+        taps[count++] = chunk.taps[t];
       }
     }
     chunk.taps = taps;
     chunk.tap_count = count;
-    chunks[i] = chunk;
   }
-  return chunks;
+  return true;
 }
 
 void ConvWalk::run_block(const Job& job, int64_t block, int64_t first, int64_t last) const {
@@ -191,6 +184,8 @@ void ConvWalk::run_block(const Job& job, int64_t block, int64_t first, int64_t l
   conv.plane = job.plane.codes + group * g.quads() * kInputTile;
   conv.quads = static_cast<int>(g.quads());
   conv.shift = job.shift;
+  conv.bounds = job.plane.bounds;
+  conv.pixel_bytes = job.plane.pixel_bytes;
   conv.channels = static_cast<int>(std::min<int64_t>(kOutputTile, g.group_out_channels() - within * kOutputTile));
   EpilogueBlock out = {};
   out.channels = conv.channels;
@@ -231,8 +226,17 @@ bool ConvWalk::run(const DeltaPlane& plane, const int8_t* weight, int shift, int
                    const Epilogue& epilogue, const KernelSet& kernels, Parallel& parallel, Scratch& scratch) const {
   const Geometry& g = *geometry_;
   const Chunk* chunks = chunks_;
-  if (weight != nullptr && (chunks = meet(plane, scratch)) == nullptr) {
-    return false;
+  const size_t rows = static_cast<size_t>(g.batch * g.height);
+  if (weight != nullptr && std::memchr(plane.row_changed, 0, rows) != nullptr) {
+    Chunk* own = scratch.allocate<Chunk>(static_cast<size_t>(chunk_count_));
+    if (own == nullptr) {
+      return false;
+    }
+    std::copy(chunks_, chunks_ + chunk_count_, own);
+    if (!drop_idle_taps(plane, own, scratch)) {
+      return false;
+    }
+    chunks = own;
   }
   const Job job = {plane, chunks, weight, shift, accumulator, main, epilogue, kernels};
   const int64_t blocks = g.groups * g.out_blocks();

@@ -60,7 +60,7 @@ class ConvWalk {
   bool add_phase(const Phase& phase, const DeltaPlane& plane, Scratch& scratch);
   void add_chunks(const Phase& phase, const DeltaPlane& plane, const Chunk& chunk);
   void run_block(const Job& job, int64_t block, int64_t first, int64_t last) const;
-  Chunk* meet(const DeltaPlane& plane, Scratch& scratch) const;
+  bool drop_idle_taps(const DeltaPlane& plane, Chunk* chunks, Scratch& scratch) const;
 
   const Geometry* geometry_ = nullptr;
   Chunk* chunks_ = nullptr;

@@ -63,7 +63,7 @@ class Filler {
       return finish_row(image, y, spill(image, y, codes), codes);
     }
     std::memset(codes, 0, static_cast<size_t>(g_.width * plane_->pixel_bytes));
-    finish_row(image, y, {0, 0}, codes);
+    finish_row(image, y, {0, false}, codes);
   }
 
  private:
@@ -71,10 +71,19 @@ class Filler {
     const int64_t height = g_.height / up_;
     plane_->row_saturated[image * height + y] = outcome.saturated;
     for (int64_t i = 0; i < up_; ++i) {
-      plane_->row_bound[image * g_.height + y * up_ + i] = static_cast<uint8_t>(outcome.bound);
+      plane_->row_changed[image * g_.height + y * up_ + i] = outcome.changed ? 1 : 0;
     }
     if (up_ > 1) {
       repeat(codes);
+    }
+    if (plane_->bounds != nullptr) {
+      const ptrdiff_t pixel = plane_->offset(image, y * up_, 0) / plane_->pixel_bytes;
+      const ptrdiff_t row = plane_->row_bytes / plane_->pixel_bytes;
+      uint8_t* bounds = plane_->bounds + pixel;
+      kernels_.pixel_bounds(codes, g_.width, plane_->pixel_bytes, bounds);
+      for (int64_t i = 1; i < up_; ++i) {
+        std::memcpy(bounds + i * row, bounds, static_cast<size_t>(g_.width));
+      }
     }
   }
 
@@ -105,7 +114,7 @@ class Filler {
     const int64_t width = g_.width / up_;
     const int64_t position = y * width;
     int16_t* lattice = lattice_ + (image * (g_.height / up_) * width + position) * g_.channels;
-    QuantizeOutcome outcome = {0, 0};
+    QuantizeOutcome outcome = {0, false};
     for (int64_t channel = 0; channel < g_.channels;) {
       const Run run = run_at(g_, input_.seam(), channel);
       channel += run.count;
@@ -119,7 +128,7 @@ class Filler {
       const QuantizeRows places = {lattice + run.channel, g_.channels, codes + run.byte, up_ * plane_->pixel_bytes};
       const QuantizeOutcome part = kernels_.quantize(rows, places, pass_);
       outcome.saturated += part.saturated;
-      outcome.bound = std::max(outcome.bound, part.bound);
+      outcome.changed = outcome.changed || part.changed;
     }
     return outcome;
   }
@@ -148,10 +157,10 @@ class Filler {
 
 // Of the whole plane, from its rows.
 QuantizeOutcome sum_rows(const Geometry& g, int64_t upsample, const DeltaPlane& plane) {
-  QuantizeOutcome outcome = {0, 0};
+  QuantizeOutcome outcome = {0, false};
   for (int64_t row = 0; row < g.batch * (g.height / upsample); ++row) {
     outcome.saturated += plane.row_saturated[row];
-    outcome.bound = std::max<int>(outcome.bound, plane.row_bound[row * upsample]);
+    outcome.changed = outcome.changed || plane.row_changed[row * upsample] != 0;
   }
   outcome.saturated *= static_cast<uint64_t>(upsample * upsample);
   return outcome;
@@ -159,7 +168,7 @@ QuantizeOutcome sum_rows(const Geometry& g, int64_t upsample, const DeltaPlane& 
 
 }  // namespace
 
-bool prepare_plane(const Geometry& g, Scratch& scratch, DeltaPlane* plane) {
+bool prepare_plane(const Geometry& g, const KernelSet& kernels, Scratch& scratch, DeltaPlane* plane) {
   const Border across = border(g.width, g.out_width, g.kernel_width, g.stride_width, g.padding_width,
                                g.dilation_width, g.transposed);
   const Border down = border(g.height, g.out_height, g.kernel_height, g.stride_height, g.padding_height,
@@ -171,10 +180,18 @@ bool prepare_plane(const Geometry& g, Scratch& scratch, DeltaPlane* plane) {
   plane->row_bytes = (across.before + g.width + across.after) * plane->pixel_bytes;
   const size_t bytes = static_cast<size_t>(g.batch * plane->rows * plane->row_bytes);
   plane->codes = scratch.allocate<int8_t>(bytes);
-  plane->row_bound = scratch.allocate<uint8_t>(static_cast<size_t>(g.batch * g.height));
+  plane->row_changed = scratch.allocate<uint8_t>(static_cast<size_t>(g.batch * g.height));
   plane->row_saturated = scratch.allocate<uint64_t>(static_cast<size_t>(g.batch * g.height));
-  if (plane->codes == nullptr || plane->row_bound == nullptr || plane->row_saturated == nullptr) {
+  if (plane->codes == nullptr || plane->row_changed == nullptr || plane->row_saturated == nullptr) {
     return false;
+  }
+  if (kernels.pixel_bounds != nullptr) {
+    const size_t pixels = bytes / static_cast<size_t>(plane->pixel_bytes);
+    plane->bounds = scratch.allocate<uint8_t>(pixels);
+    if (plane->bounds == nullptr) {
+      return false;
+    }
+    std::memset(plane->bounds, 0, pixels);
   }
   const bool has_border = across.before + across.after + down.before + down.after > 0;
   if (has_border || g.group_channels() % kInputTile != 0) {

@@ -10,12 +10,13 @@
 namespace modiff {
 
 struct DeltaPlane {
-  int8_t* codes = nullptr;            // [batch][top + height + bottom][left + width + right][groups][quads][4]
-  uint8_t* row_bound = nullptr;       // [batch * height]: no code of the row is larger in size; 0: none changed
+  int8_t* codes = nullptr;         // [batch][top + height + bottom][left + width + right][groups][quads][4]
+  uint8_t* bounds = nullptr;       // of each pixel, borders too; only where the kernels ask for them
+  uint8_t* row_changed = nullptr;  // [batch * height]: whether the row has a code that is not zero
   uint64_t* row_saturated = nullptr;  // [batch * height / upsample]
-  int64_t left = 0;                   // zero pixels before the first one of a row
-  int64_t top = 0;                    // zero rows before the first one of an image
-  int64_t rows = 0;                   // of an image, with borders
+  int64_t left = 0;                // zero pixels before the first one of a row
+  int64_t top = 0;                 // zero rows before the first one of an image
+  int64_t rows = 0;                // of an image, with borders
   int64_t pixel_bytes = 0;
   int64_t row_bytes = 0;
 
@@ -26,7 +27,7 @@ struct DeltaPlane {
 };
 
 // Allocates and zeroes the plane; false when there is no memory.
-bool prepare_plane(const Geometry& geometry, Scratch& scratch, DeltaPlane* plane);
+bool prepare_plane(const Geometry& geometry, const KernelSet& kernels, Scratch& scratch, DeltaPlane* plane);
 
 // What the plane gets: codes, or after them and with the same arguments, where they were clamped, their spill.
 enum class Part { kCodes, kSpill };

@@ -75,7 +75,7 @@ class Run {
   // Without a pass neither the input nor the plane is needed.
   bool prepare() {
     if (pass_count_ > 0 && (!input_.prepare(layer_.prologue, kernels_, parallel_, scratch_) ||
-                            !prepare_plane(layer_.geometry, scratch_, &plane_))) {
+                            !prepare_plane(layer_.geometry, kernels_, scratch_, &plane_))) {
       return false;
     }
     return walk_.prepare(layer_.geometry, plane_, scratch_);
@@ -138,7 +138,7 @@ class Run {
 
   // The plane's product with the weights, and the epilogue where it has an output.
   bool multiply(const Pass& pass, const QuantizeOutcome& outcome, const Epilogue& epilogue) {
-    const int8_t* weight = outcome.bound > 0 ? layer_.weight[pass.plane] : nullptr;
+    const int8_t* weight = outcome.changed ? layer_.weight[pass.plane] : nullptr;
     return (weight == nullptr && epilogue.out == nullptr) || walk(weight, pass.plane, pass.exponent, epilogue);
   }
 

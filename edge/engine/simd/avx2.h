@@ -110,23 +110,19 @@ struct Avx2 {
       const __m256i rounded = _mm256_cvtps_epi32(bounded);
       const __m256i down = _mm256_sra_epi32(_mm256_add_epi32(limit_, a), exponent_);
       const __m256i up = _mm256_sra_epi32(_mm256_sub_epi32(limit_, a), exponent_);
-      const __m256i lowest = _mm256_max_epi32(_mm256_set1_epi32(-kCodeLimit), _mm256_sub_epi32(_mm256_setzero_si256(), down));
-      const __m256i highest = _mm256_min_epi32(_mm256_set1_epi32(kCodeLimit), up);
+      const __m256i lowest = _mm256_max_epi32(_mm256_set1_epi32(-127), _mm256_sub_epi32(_mm256_setzero_si256(), down));
+      const __m256i highest = _mm256_min_epi32(_mm256_set1_epi32(127), up);
       const __m256i q = _mm256_min_epi32(_mm256_max_epi32(rounded, lowest), highest);
       const __m256i kept = _mm256_and_si256(_mm256_cmpeq_epi32(q, rounded), _mm256_castps_si256(numbers));
       saturated_ += static_cast<uint64_t>(8 - __builtin_popcount(_mm256_movemask_ps(_mm256_castsi256_ps(kept))));
+      any_ = _mm256_or_si256(any_, q);
       const __m256i moved = _mm256_add_epi32(a, _mm256_sll_epi32(q, exponent_));
       _mm_storeu_si128(place, narrow(moved));
       const __m128i q16 = narrow(q);
-      largest_ = _mm_max_epi16(largest_, _mm_abs_epi16(q16));
       _mm_storel_epi64(reinterpret_cast<__m128i*>(codes), _mm_packs_epi16(q16, q16));
     }
 
-    QuantizeOutcome outcome() const {
-      // The least of eight unsigned numbers has an instruction; the largest is what is left below 65535.
-      const __m128i least = _mm_minpos_epu16(_mm_xor_si128(largest_, _mm_set1_epi16(-1)));
-      return {saturated_, 65535 - _mm_extract_epi16(least, 0)};
-    }
+    QuantizeOutcome outcome() const { return {saturated_, _mm256_testz_si256(any_, any_) == 0}; }
 
    private:
     // Eight 32-bit lanes, each within 16 bits.
@@ -139,7 +135,7 @@ struct Avx2 {
     __m256i limit_;
     __m128i exponent_;
     uint64_t saturated_ = 0;
-    __m128i largest_ = _mm_setzero_si128();
+    __m256i any_ = _mm256_setzero_si256();
   };
 };
 

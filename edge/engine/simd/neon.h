@@ -116,8 +116,7 @@ struct Neon {
 
     QuantizeOutcome outcome() const {
       const uint64_t saturated = static_cast<uint64_t>(-static_cast<int64_t>(vaddlvq_s32(saturated_)));
-      // What is largest, no kernel for these CPUs asks.
-      return {saturated, vmaxvq_u16(vreinterpretq_u16_s16(any_)) != 0 ? kCodeLimit : 0};
+      return {saturated, vmaxvq_u16(vreinterpretq_u16_s16(any_)) != 0};
     }
 
    private:
@@ -127,7 +126,7 @@ struct Neon {
     // How far a code may go towards a bound that is `distance` away, an unsigned number.
     int16x8_t room(int16x8_t distance) const {
       const uint16x8_t units = vshlq_u16(vreinterpretq_u16_s16(distance), right_);
-      return vreinterpretq_s16_u16(vminq_u16(units, vdupq_n_u16(kCodeLimit)));
+      return vreinterpretq_s16_u16(vminq_u16(units, vdupq_n_u16(127)));
     }
 
     float32x4_t inverse_step_;
