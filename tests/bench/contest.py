@@ -22,6 +22,8 @@ from tests.bench.instructions import BenchError
 from tests.bench.ours import Prepared, command
 
 START_SECONDS = 300.0
+SETTLE_SECONDS = 0.1
+"""Before each run: the threads of the runner before it may still spin, and the same one always comes before."""
 
 
 class Runner(Protocol):
@@ -195,6 +197,7 @@ def contest(runners: Sequence[Runner], rounds: int) -> list[Standing]:
     for index in range(rounds + 1):
         order = [(index + offset) % len(runners) for offset in range(len(runners))]
         for position in order:
+            time.sleep(SETTLE_SECONDS)
             taken = runners[position].run()
             if index:
                 times[position].append(taken)
