@@ -98,7 +98,7 @@ Pair excess_of(const int8_t* weights, int quads) {
 template <int P>
 void run_tile(const ConvBlock& block, const ConvPixel* pixels, const SmallTap* small) {
   const uint8_t* bounds[P];
-  for (int p = 0; p < P; ++p) {
+  for (int p = 0; small != nullptr && p < P; ++p) {
     bounds[p] = block.bounds + pixels[p].input / block.pixel_bytes;
   }
   Sums<P> sums = {};
@@ -125,7 +125,7 @@ void run_tile(const ConvBlock& block, const ConvPixel* pixels, const SmallTap* s
 
 void conv_4x16_avx2(const ConvBlock& block) {
   SmallTap taps[kMostTaps];
-  const bool is_worth_it = block.pixel_count >= kFewPixels && block.tap_count <= kMostTaps;
+  const bool is_worth_it = block.bounds != nullptr && block.pixel_count >= kFewPixels && block.tap_count <= kMostTaps;
   for (int t = 0; is_worth_it && t < block.tap_count; ++t) {
     const Tap& tap = block.taps[t];
     taps[t] = {excess_of(block.weights + tap.weights, block.quads), tap.pixels / block.pixel_bytes};
@@ -148,13 +148,14 @@ void pixel_bounds_avx2(const int8_t* codes, int64_t pixels, int64_t pixel_bytes,
       const __m256i some = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + at));
       largest = _mm256_max_epu8(largest, _mm256_abs_epi8(some));
     }
-    uint8_t lanes[32];
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), largest);
-    int bound = *std::max_element(lanes, lanes + 32);
-    for (int64_t at = whole; at < pixel_bytes; ++at) {
-      bound = std::max<int>(bound, codes[at] < 0 ? -codes[at] : codes[at]);
+    for (int64_t at = whole; at < pixel_bytes; at += kInputTile) {
+      largest = _mm256_max_epu8(largest, _mm256_abs_epi8(_mm256_set1_epi32(load_quad(codes + at))));
     }
-    bounds[pixel] = static_cast<uint8_t>(bound);
+    __m128i lanes = _mm_max_epu8(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
+    lanes = _mm_max_epu8(lanes, _mm_srli_epi16(lanes, 8));
+    // The least of eight 16-bit numbers has an instruction: 255 less the largest byte.
+    const __m128i least = _mm_minpos_epu16(_mm_sub_epi16(_mm_set1_epi16(255), _mm_and_si128(lanes, _mm_set1_epi16(255))));
+    bounds[pixel] = static_cast<uint8_t>(255 - _mm_extract_epi16(least, 0));
   }
 }
 

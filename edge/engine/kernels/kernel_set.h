@@ -16,6 +16,8 @@ namespace modiff {
 // Output channels that one tile computes side by side, and input channels in one 32-bit lane of packed weights.
 constexpr int kOutputTile = 16;
 constexpr int kInputTile = 4;
+// With fewer input channels / kInputTile, small codes do not win back what the bounds of pixels cost: there are none.
+constexpr int kBoundedQuads = 8;
 
 // One output pixel of a convolution: where the codes under its first tap lie (bytes from the plane's start), and its
 // first channel in the accumulator and in every tensor of the output's shape (elements).
@@ -43,7 +45,7 @@ struct ConvBlock {
   int shift;
   int32_t* accumulator;    // of the block's first channel
   int channels;            // 1..kOutputTile
-  const uint8_t* bounds;   // of each pixel of the plane, as KernelSet::pixel_bounds wrote them
+  const uint8_t* bounds;   // of each pixel of the plane, as KernelSet::pixel_bounds wrote them; or nullptr
   ptrdiff_t pixel_bytes;   // of the plane
 };
 

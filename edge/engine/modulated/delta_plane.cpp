@@ -185,7 +185,7 @@ bool prepare_plane(const Geometry& g, const KernelSet& kernels, Scratch& scratch
   if (plane->codes == nullptr || plane->row_changed == nullptr || plane->row_saturated == nullptr) {
     return false;
   }
-  if (kernels.pixel_bounds != nullptr) {
+  if (kernels.pixel_bounds != nullptr && g.quads() >= kBoundedQuads) {
     const size_t pixels = bytes / static_cast<size_t>(plane->pixel_bytes);
     plane->bounds = scratch.allocate<uint8_t>(pixels);
     if (plane->bounds == nullptr) {

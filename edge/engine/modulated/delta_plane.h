@@ -11,7 +11,7 @@ namespace modiff {
 
 struct DeltaPlane {
   int8_t* codes = nullptr;         // [batch][top + height + bottom][left + width + right][groups][quads][4]
-  uint8_t* bounds = nullptr;       // of each pixel, borders too; only where the kernels ask for them
+  uint8_t* bounds = nullptr;       // of each pixel, borders too; where the kernels gain by them
   uint8_t* row_changed = nullptr;  // [batch * height]: whether the row has a code that is not zero
   uint64_t* row_saturated = nullptr;  // [batch * height / upsample]
   int64_t left = 0;                // zero pixels before the first one of a row
