@@ -22,7 +22,7 @@ from edge.device.snapshots import Snapshot
 from firmware_bridge.limits import PREVIEW_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from edge.device.engine import Engine, StepReport
 
@@ -130,9 +130,8 @@ class Scheduler:
         self._drop_cancelled()
         self._drop_expired()
         self._fill_slots()
-        for slot in sorted(self._running):
-            if slot in self._running:  # an engine that died took all of them
-                self._step(slot)
+        for slot, _, _ in self._each_running():
+            self._step(slot)
 
     def _run(self) -> None:
         try:
@@ -150,6 +149,13 @@ class Scheduler:
                 self._changed.wait()
             return not self._stopping
 
+    def _each_running(self) -> Iterator[tuple[int, Job, int]]:
+        """Slot, job and steps done of each that still runs when its turn comes: an engine that dies takes all."""
+        for slot in sorted(self._running):
+            if slot in self._running:
+                job, totals = self._running[slot]
+                yield slot, job, len(totals.nanoseconds)
+
     def _drop_cancelled(self) -> None:
         with self._changed:
             cancelled, self._cancelled = self._cancelled, set()
@@ -158,10 +164,9 @@ class Scheduler:
                 self._queue.remove(job)
         for job in waiting:
             self._listener.failed(job, JobCancelled("cancelled before it began", where=f"job {job.job_id}"))
-        for slot, (job, totals) in list(self._running.items()):
+        for slot, job, steps in self._each_running():
             if job.job_id in cancelled:
-                what = f"cancelled after {len(totals.nanoseconds)} steps"
-                self._give_up(slot, JobCancelled(what, where=f"job {job.job_id}"))
+                self._give_up(slot, JobCancelled(f"cancelled after {steps} steps", where=f"job {job.job_id}"))
 
     def _drop_expired(self) -> None:
         now = self._clock()
@@ -171,10 +176,9 @@ class Scheduler:
                 self._queue.remove(job)
         for job in late:
             self._listener.failed(job, JobExpired("its deadline passed before it began", where=f"job {job.job_id}"))
-        for slot, (job, totals) in list(self._running.items()):
+        for slot, job, steps in self._each_running():
             if _is_late(job, now):
-                what = f"its deadline passed after {len(totals.nanoseconds)} steps"
-                self._give_up(slot, JobExpired(what, where=f"job {job.job_id}"))
+                self._give_up(slot, JobExpired(f"its deadline passed after {steps} steps", where=f"job {job.job_id}"))
 
     def _fill_slots(self) -> None:
         """Start what can start."""

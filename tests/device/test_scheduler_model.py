@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -67,7 +68,8 @@ class SchedulerModel(RuleBasedStateMachine):
     def begin_with(self, slots: int, memory: int) -> None:
         self.slots, self.memory = slots, memory
         self.engines: list[Engine] = []
-        self.scheduler = Scheduler(self.start_engine, self, queue_limit=100)  # type: ignore[arg-type]
+        self.now = 1.0
+        self.scheduler = Scheduler(self.start_engine, self, queue_limit=100, clock=lambda: self.now)  # type: ignore[arg-type]
         self.numbers = itertools.count()
         self.waiting: dict[str, tuple[int, int]] = {}  # job: (-priority, arrival), up to the first task
         self.started: set[str] = set()
@@ -178,3 +180,25 @@ class SchedulerModel(RuleBasedStateMachine):
 
 TestScheduler = SchedulerModel.TestCase
 TestScheduler.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("ends", [("cancel", "cancel"), ("late", "late"), ("cancel", "late")])
+def test_jobs_that_end_in_an_engine_that_is_dead_end_once(ends: tuple[str, str]) -> None:
+    """The first one finds it dead, which ends the others, too."""
+    state = SchedulerModel()
+    state.begin_with(slots=2, memory=2)
+    jobs = [Job(f"job-{i}", i, deadline=None if how == "cancel" else 1.0) for i, how in enumerate(ends)]
+    for i, job in enumerate(jobs):
+        state.waiting[job.job_id] = (0, i)
+        state.scheduler.submit(job)
+    state.turn(turns=1)
+    assert state.running.keys() == {job.job_id for job in jobs}
+    state.kill()
+    for job, how in zip(jobs, ends, strict=True):
+        if how == "cancel":
+            state.cancelled.add(job.job_id)
+            state.scheduler.cancel(job.job_id)
+    state.now = 2.0
+    state.turn(turns=1)
+    assert state.ends.keys() == {job.job_id for job in jobs}
+    state.teardown()
