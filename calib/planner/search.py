@@ -77,17 +77,9 @@ class Planning:
         if psnr is not None:
             able = [each for each in able if each.psnr >= psnr]
         if not able:
-            raise CalibrationError(
-                " ".join(
-                    [
-                        "no plan",
-                        *(() if psnr is None else (f"reaches {psnr} dB",)),
-                        *(() if cost is None else (f"costs at most {cost}",)),
-                    ]
-                ),
-                where="planner",
-                mend=self._what_there_is(),
-            )
+            wanted = [] if psnr is None else [f"reaches {psnr} dB"]
+            wanted += [] if cost is None else [f"costs at most {cost}"]
+            raise CalibrationError(f"no plan {' and '.join(wanted)}", where="planner", mend=self._what_there_is())
         return (
             min(able, key=lambda each: each.cost) if psnr is not None else max(able, key=lambda each: each.psnr_pooled)
         )

@@ -6,8 +6,6 @@
 // Which of them, each tile decides for each tap by the bounds of its pixels.
 #include <immintrin.h>
 
-#include <algorithm>
-
 #include "kernels/conv_tile.h"
 #include "kernels/kernels.h"
 
@@ -94,26 +92,26 @@ Pair excess_of(const int8_t* weights, int quads) {
   return sums;
 }
 
-// `small`: of each tap, or nullptr where the tile is to make no difference.
+// `small`: of each tap, or nullptr where all codes are to be taken for any.
 template <int P>
-void run_tile(const ConvBlock& block, const ConvPixel* pixels, const SmallTap* small) {
-  const uint8_t* bounds[P];
-  for (int p = 0; small != nullptr && p < P; ++p) {
-    bounds[p] = block.bounds + pixels[p].input / block.pixel_bytes;
+void run_choosing_tile(const ConvBlock& block, const ConvPixel* pixels, const SmallTap* small) {
+  ptrdiff_t in_plane[P];
+  for (int p = 0; p < P; ++p) {
+    in_plane[p] = pixels[p].input / block.pixel_bytes;
   }
   Sums<P> sums = {};
   for (int t = 0; t < block.tap_count; ++t) {
     const int8_t* inputs[P];
-    int bound = small == nullptr ? kCodeLimit : 0;
+    bool is_small = small != nullptr;
     for (int p = 0; p < P; ++p) {
       inputs[p] = block.plane + pixels[p].input + block.taps[t].pixels;
-      bound = small == nullptr ? bound : std::max<int>(bound, bounds[p][small[t].pixels]);
+      is_small = is_small && block.bounds[in_plane[p] + small[t].pixels] <= kSmall;
     }
     const int8_t* weights = block.weights + block.taps[t].weights;
-    if (bound > kSmall) {
-      sums.add(weights, inputs, block.quads);
-    } else {
+    if (is_small) {
       sums.add_small(weights, inputs, block.quads, small[t].excess);
+    } else {
+      sums.add(weights, inputs, block.quads);
     }
   }
   TileSums<P> finished;
@@ -133,10 +131,10 @@ void conv_4x16_avx2(const ConvBlock& block) {
   const SmallTap* const small = is_worth_it ? taps : nullptr;
   int first = 0;
   for (; first + 4 <= block.pixel_count; first += 4) {
-    run_tile<4>(block, block.pixels + first, small);
+    run_choosing_tile<4>(block, block.pixels + first, small);
   }
   for (; first < block.pixel_count; ++first) {
-    run_tile<1>(block, block.pixels + first, small);
+    run_choosing_tile<1>(block, block.pixels + first, small);
   }
 }
 

@@ -43,10 +43,10 @@ struct ConvBlock {
   const int8_t* weights;  // of a tap: [quads][kOutputTile][kInputTile]
   int quads;              // input channels / kInputTile, rounded up
   int shift;
-  int32_t* accumulator;    // of the block's first channel
-  int channels;            // 1..kOutputTile
-  const uint8_t* bounds;   // of each pixel of the plane, as KernelSet::pixel_bounds wrote them; or nullptr
-  ptrdiff_t pixel_bytes;   // of the plane
+  int32_t* accumulator;   // of the block's first channel
+  int channels;           // 1..kOutputTile
+  const uint8_t* bounds;  // of each pixel of the plane, as KernelSet::pixel_bounds wrote them; or nullptr
+  ptrdiff_t pixel_bytes;  // of the plane
 };
 
 // From accumulators to outputs, for the pixels and channels of a ConvBlock. Each pointer to a tensor or vector is at the

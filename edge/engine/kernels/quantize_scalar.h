@@ -6,8 +6,6 @@
 
 namespace modiff {
 
-constexpr int kCodeLimit = 127;  // an INT8 code is within +-127
-
 // One pass: q = clamp(rne((x * inverse_step - A) * 2^-exponent)), A += q << exponent. The clamp is at +-254: a first sweep
 // takes what one INT8 code holds, and a second, where the first one clamped, the rest (the spill).
 struct QuantizePass {
@@ -47,6 +45,8 @@ class ScalarQuantizer {
   QuantizeOutcome spill_outcome() const { return {saturated_, spilled_ != 0}; }
 
  private:
+  static constexpr int kCodeLimit = 127;
+
   int quantize(float x, int a, int code_limit) {
     // 2^23 + 2^22: adding and subtracting it rounds a float below 2^22 to the nearest integer, ties to even.
     constexpr float kRoundingBias = 12582912.0F;

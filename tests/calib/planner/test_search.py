@@ -61,6 +61,8 @@ def test_the_front_holds_plans_with_reuse_and_without(found: Planning) -> None:
     assert found.choose(psnr=cheapest.psnr) is cheapest
     with pytest.raises(CalibrationError, match="no plan reaches"):
         found.choose(psnr=best.psnr + 1)
+    with pytest.raises(CalibrationError, match=r"reaches .* dB and costs at most 0\.6"):
+        found.choose(psnr=best.psnr + 1, cost=0.6)
 
 
 def test_layers_in_a_reused_region_do_nothing(found: Planning) -> None:
